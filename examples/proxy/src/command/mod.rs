@@ -1,0 +1,56 @@
+//! The commands, a file each.
+
+mod check;
+mod client;
+mod demo;
+mod demo_upstream;
+mod key;
+mod log;
+mod serve;
+mod table;
+mod tenant;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use anyhow::Context;
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve an API through the gate
+    Serve(serve::Arguments),
+    /// Try it: an API, tenants, keys and traffic on this machine, gone afterwards
+    Demo(demo::Arguments),
+    /// Check a configuration without serving
+    Check(check::Arguments),
+    /// Make and list tenants
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Make and list API keys
+    #[command(subcommand)]
+    Key(key::Command),
+}
+
+/// Runs one to its end.
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    // `check` needs no threads; the others wait for the network.
+    if let Command::Check(arguments) = command {
+        return check::run(&arguments);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve(arguments) => Box::pin(serve::run(arguments)).await,
+            Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
+            Command::Check(arguments) => check::run(&arguments),
+            Command::Tenant(command) => tenant::run(command).await,
+            Command::Key(command) => key::run(command).await,
+        }
+    })
+}
+
+/// Prints lines for whoever called us. An error here is theirs: they closed the pipe.
+fn say(text: impl Display) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}

@@ -1,0 +1,116 @@
+//! `usage-gate serve`: from a configuration to a gate that serves, until it is told to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{log, say};
+use crate::config::{self, HttpUrl, Loaded};
+use crate::listen::install_metrics;
+use crate::node::{Listeners, Node, absolute, warn_if_unreachable};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The configuration file; the options here go before what it says
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The API to serve, such as http://127.0.0.1:9000
+    #[arg(long, value_name = "URL")]
+    upstream: Option<HttpUrl>,
+    /// Where callers connect
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where operators connect
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
+    /// Where database, pepper and admin token are kept
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    log: log::Options,
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    log::start(&arguments.log)?;
+    let loaded = load(arguments)?;
+    // Before anything is bound or made: what is wrong here is wrong before the first request.
+    loaded.meters_and_routes()?;
+    let upstream = loaded.config.upstream.url.clone();
+    let upstream = upstream.context("no upstream: give --upstream URL, or upstream.url in the config")?;
+
+    let mut stop = Stop::new()?;
+    let listeners = Listeners::bind(&loaded.config).await?;
+    let node = Node::start(&loaded, listeners, install_metrics()?).await?;
+    welcome(&node, &loaded, &upstream)?;
+    warn_if_unreachable(&upstream).await;
+    stop.wait().await;
+    tracing::info!("stopping: finishing open requests");
+    node.stop().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn load(arguments: Arguments) -> anyhow::Result<Loaded> {
+    let mut loaded = config::load(arguments.config.as_deref(), &config::overrides(std::env::vars_os()))?;
+    let config = &mut loaded.config;
+    if let Some(upstream) = arguments.upstream {
+        config.upstream.url = Some(upstream);
+    }
+    if let Some(listen) = arguments.listen {
+        config.server.listen = listen;
+    }
+    if let Some(admin_listen) = arguments.admin_listen {
+        config.server.admin_listen = admin_listen;
+    }
+    if let Some(data_dir) = arguments.data_dir {
+        config.server.data_dir = data_dir;
+    }
+    Ok(loaded)
+}
+
+fn welcome(node: &Node, loaded: &Loaded, upstream: &HttpUrl) -> std::io::Result<()> {
+    let Node { public, admin, .. } = node;
+    let token_file = absolute(&node.token_file);
+    let token_file = token_file.display();
+    let server = &loaded.config.server;
+    let here = server.public_url.as_ref().map_or_else(|| format!("http://{public}"), ToString::to_string);
+    say(format_args!("usage-gate {} serves {upstream}", env!("CARGO_PKG_VERSION")))?;
+    say(format_args!("  API          {here}"))?;
+    say(format_args!("  admin        http://{admin}/admin/v1   (token in {token_file})"))?;
+    say("next: make a tenant, then a key for it")?;
+    let options = format!("--admin-url http://{admin} --token-file {token_file}");
+    say(format_args!("  usage-gate tenant create --name Acme --plan free {options}"))?;
+    say(format_args!("  usage-gate key create --tenant ten_… --name first {options}"))
+}
+
+/// The signals that end a process.
+#[derive(Debug)]
+pub(super) struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    pub(super) async fn wait(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Left to the system it would end the process, and every request in it.
+                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: a reload is not built yet in this version; restart instead"),
+            }
+        }
+    }
+}

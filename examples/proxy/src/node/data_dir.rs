@@ -1,0 +1,128 @@
+//! The data directory: one process's own, closed to everybody else.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// The directory, locked for as long as this lives: the system gives the lock back however the process ends.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes it if need be, and takes it.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("data directory {shown}"))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .with_context(|| format!("data directory {shown}"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                bail!(
+                    "data directory {shown} is in use by another usage-gate: stop it, or choose another server.data_dir (or --data-dir)"
+                )
+            }
+            Err(TryLockError::Error(fault)) => Err(fault).with_context(|| format!("data directory {shown}: lock")),
+        }
+    }
+
+    /// This node's name: made once, then always the same.
+    pub(crate) fn node_id(&self) -> anyhow::Result<String> {
+        let path = self.path.join("node-id");
+        let name = read_or_make(&path, || Ok(format!("node-{}", random_hex::<8>()?)))?;
+        if name.is_empty() {
+            bail!("{} is empty: write this node's name into it, or set server.node", path.display());
+        }
+        Ok(name)
+    }
+}
+
+/// The admin token of a file that the operator made.
+pub(crate) fn read_token(path: &Path) -> anyhow::Result<String> {
+    let token = std::fs::read_to_string(path).with_context(|| format!("admin token file {}", path.display()))?;
+    let token = token.trim();
+    // A short one can be guessed; an empty one would be no token at all.
+    if token.len() < 16 {
+        bail!("admin token file {}: a token has at least 16 characters", path.display());
+    }
+    Ok(token.to_owned())
+}
+
+/// The admin token of our own file, made on the first start.
+pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
+    read_or_make(path, || Ok(format!("uga_{}", random_hex::<32>()?)))?;
+    read_token(path)
+}
+
+/// A file's one line. Made complete under another name first: a crash leaves no half of it.
+fn read_or_make(path: &Path, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
+    let shown = || path.display().to_string();
+    let mut text = String::new();
+    match File::open(path) {
+        Ok(mut file) => {
+            file.read_to_string(&mut text).with_context(shown)?;
+            return Ok(text.trim().to_owned());
+        }
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
+        Err(fault) => return Err(fault).with_context(shown),
+    }
+    let text = make()?;
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&temporary)
+        .with_context(|| temporary.display().to_string())?;
+    writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(shown)?;
+    std::fs::rename(&temporary, path).with_context(shown)?;
+    Ok(text)
+}
+
+/// Random bytes as text.
+pub(crate) fn random_hex<const N: usize>() -> anyhow::Result<String> {
+    let mut bytes = [0_u8; N];
+    getrandom::fill(&mut bytes).context("the system's random source")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_directory_is_one_process_s_and_its_secrets_are_closed() {
+        let path = std::env::temp_dir().join(format!("usage-gate-test-{}", random_hex::<8>().unwrap()));
+        let dir = DataDir::open(&path).unwrap();
+        let fault = DataDir::open(&path).unwrap_err().to_string();
+        assert!(fault.contains("in use by another usage-gate"), "{fault}");
+
+        let file = path.join("admin-token");
+        let first = token(&file).unwrap();
+        assert_eq!(first, token(&file).unwrap());
+        assert_eq!(dir.node_id().unwrap(), dir.node_id().unwrap());
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&file)), (0o700, 0o600));
+
+        drop(dir);
+        DataDir::open(&path).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}

@@ -1,0 +1,161 @@
+//! A running gate: its directory, its store, its listeners, and its end.
+
+mod data_dir;
+mod free_plan;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use usage_gate_axum::AdminTokens;
+use usage_gate_core::UsageGate;
+use usage_gate_core::clock::Clock;
+use usage_gate_core::store::sqlite::SqliteStore;
+
+use crate::config::{Config, HttpUrl, Loaded};
+use crate::listen::public::Public;
+use crate::listen::{Drain, admin, bind};
+use data_dir::DataDir;
+pub(crate) use data_dir::random_hex;
+
+/// What is bound before anything else is made: a taken port is the most common fault of a start.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    public: TcpListener,
+    admin: TcpListener,
+}
+
+impl Listeners {
+    pub(crate) async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let server = &config.server;
+        Ok(Self {
+            public: bind(server.listen, "server.listen", "--listen").await?,
+            admin: bind(server.admin_listen, "server.admin_listen", "--admin-listen").await?,
+        })
+    }
+
+    /// The same, elsewhere on loopback if a port is taken: for the demo only.
+    pub(crate) async fn bind_anywhere(config: &Config) -> anyhow::Result<Self> {
+        async fn near(address: SocketAddr, key: &str, option: &str) -> anyhow::Result<TcpListener> {
+            match bind(address, key, option).await {
+                Ok(listener) => Ok(listener),
+                Err(_) => bind(SocketAddr::new(address.ip(), 0), key, option).await,
+            }
+        }
+        let server = &config.server;
+        Ok(Self {
+            public: near(server.listen, "server.listen", "--listen").await?,
+            admin: near(server.admin_listen, "server.admin_listen", "--admin-listen").await?,
+        })
+    }
+}
+
+/// A gate that serves.
+#[derive(Debug)]
+pub(crate) struct Node {
+    gate: UsageGate,
+    config: Config,
+    drain: Drain,
+    upkeep: JoinHandle<()>,
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) token_file: PathBuf,
+    /// Holds the lock until the end.
+    _data_dir: DataDir,
+}
+
+impl Node {
+    pub(crate) async fn start(
+        loaded: &Loaded,
+        listeners: Listeners,
+        metrics: PrometheusHandle,
+    ) -> anyhow::Result<Self> {
+        let (meters, routes) = loaded.meters_and_routes()?;
+        let config = loaded.config.clone();
+        let data_dir = DataDir::open(&config.server.data_dir)?;
+        let name = match &config.server.node {
+            Some(name) => name.clone(),
+            None => data_dir.node_id()?,
+        };
+        let token_file = config.admin_token_file();
+        let token = match &config.admin.token_file {
+            Some(path) => data_dir::read_token(path)?,
+            None => data_dir::token(&token_file)?,
+        };
+
+        let clock = Clock::system();
+        let database = config.database();
+        let store = SqliteStore::options(&database)
+            .clock(clock.clone())
+            .meters(meters)
+            .open()
+            .await
+            .with_context(|| format!("database {}", database.display()))?;
+        let gate = UsageGate::builder()
+            .store(store)
+            .clock(clock)
+            .pepper_file(config.pepper_file())
+            .node(name)
+            .key_prefix(&*config.keys.prefix)
+            .key_headers(config.keys.headers.iter().map(http::HeaderName::as_str))
+            .legacy_headers(config.limits.legacy_headers)
+            .routes(routes);
+        let gate = config.meters.keys().fold(gate, |gate, meter| gate.meter(meter));
+        let gate = gate.build().await.context("gate")?;
+        free_plan::ensure(&gate).await.context("the first plan")?;
+
+        let public = Public::new(&config, &gate)?;
+        let router = admin::router(&gate, AdminTokens::new(token), metrics.clone());
+        let drain = Drain::default();
+        let addresses = (listeners.public.local_addr()?, listeners.admin.local_addr()?);
+        drain.spawn({
+            let (config, drain) = (config.clone(), drain.clone());
+            async move { public.run(&config, listeners.public, drain).await }
+        });
+        drain.spawn(admin::run(router, listeners.admin, drain.clone()));
+        let upkeep = tokio::spawn(admin::keep_up(metrics));
+        Ok(Self {
+            gate,
+            config,
+            drain,
+            upkeep,
+            public: addresses.0,
+            admin: addresses.1,
+            token_file,
+            _data_dir: data_dir,
+        })
+    }
+
+    /// Goes away: not ready, still accepting for `drain_delay`, then finishing for `drain`, then gone.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.gate.start_draining();
+        tokio::time::sleep(self.config.server.drain_delay).await;
+        let cut_off = self.drain.run(self.config.server.drain).await;
+        if cut_off > 0 {
+            tracing::warn!(connections = cut_off, "cut off what did not finish within server.drain");
+        }
+        self.upkeep.abort();
+        self.gate.drain().await.context("the last usage could not be written")
+    }
+}
+
+/// Says so if nobody answers at the upstream; it may come up later.
+pub(crate) async fn warn_if_unreachable(upstream: &HttpUrl) {
+    let authority = upstream.authority();
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let connect = TcpStream::connect((host, authority.port_u16().unwrap_or(80)));
+    let fault = match tokio::time::timeout(std::time::Duration::from_secs(2), connect).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(fault)) => fault.to_string(),
+        Err(_) => "no answer within 2 s".into(),
+    };
+    tracing::warn!(upstream = %upstream, reason = fault, "the upstream cannot be reached now; serving anyway");
+}
+
+/// A path for people, absolute so that it can be pasted anywhere.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}

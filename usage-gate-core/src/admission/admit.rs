@@ -1,0 +1,509 @@
+//! Step 5: a seat, then concurrency, quota and rate: all of them or nothing (R5).
+//!
+//! First every limit is looked at, then every limit is taken, so that a refusal names all limits that stand in the way and has touched
+//! none. Where another request comes between look and take, what was taken is given back. Rates are taken last: what a rate has given can
+//! be taken back only while nothing else has happened to it, a quota's units always.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::caller::{Applied, CompiledLimit};
+use super::{Admission, Caller, Code, Head, LimitState, Refusal, store_away};
+use crate::clock::Monotonic;
+use crate::gate::GateCore;
+use crate::lease::{Counter, CounterState, LeaseEntry, QuotaCounter, RateTaken};
+use crate::model::{CountedBy, Environment, KeyId, RequestId, Timestamp, UserId, WhenExceeded};
+use crate::routes::RouteIndex;
+
+/// A request that may be forwarded: it holds a seat and units of every limit that applies.
+///
+/// Settle it with what was really used; dropped without, it counts as `indeterminate`, since nobody knows what the upstream did.
+#[derive(Debug)]
+pub struct Admitted {
+    pub(crate) gate: Arc<GateCore>,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) route: RouteIndex,
+    pub(crate) request: RequestId,
+    pub(crate) at: Timestamp,
+    pub(crate) started: Monotonic,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) taken: TakenUnits,
+    pub(crate) settled: bool,
+}
+
+pub(crate) type TakenUnits = SmallVec<[Taken; 4]>;
+
+/// Units taken of one limit.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// Place of the limit in the plan.
+    pub(crate) at: usize,
+    /// The counter, where it is not the caller's own (counted by address).
+    pub(crate) counter: Option<Arc<Counter>>,
+    pub(crate) what: TakenWhat,
+}
+
+#[derive(Debug)]
+pub(crate) enum TakenWhat {
+    Slot,
+    /// Units, and the lease they are of; without one they are a debt that the next lease takes over.
+    Quota(Option<Arc<LeaseEntry>>, u64),
+    /// Units, and what is needed to undo them; `None` where the cost is known only later.
+    Rate(u64, Option<RateTaken>),
+}
+
+/// What one try gave.
+pub(super) enum Attempt {
+    Admitted(Admitted),
+    Refused(Refusal),
+    /// Leases are too small for the request; ask for more.
+    Short(ShortOf),
+}
+
+/// Quotas of which too little is leased, with the units needed.
+pub(super) type ShortOf = SmallVec<[(Arc<Counter>, u64); 2]>;
+
+/// How a limit stands for a caller: what `RateLimit` headers say.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The limit's name.
+    pub name: Arc<str>,
+    /// Units that are surely left.
+    pub remaining: u64,
+    /// Seconds until there are more; `None` for concurrency.
+    pub reset_seconds: Option<u64>,
+}
+
+/// Whose limits are asked for; neither is the tenant's view.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LimitView {
+    /// As this user sees them.
+    pub user: Option<UserId>,
+    /// As this key sees them.
+    pub key: Option<KeyId>,
+}
+
+/// Tries before a request that loses every race is refused.
+const TRIES: usize = 64;
+/// How long a request waits for units, in all.
+const WAIT: Duration = Duration::from_secs(2);
+
+impl GateCore {
+    pub(super) fn try_admit(self: &Arc<Self>, head: &Head, caller: &Arc<Caller>, route: RouteIndex) -> Attempt {
+        if !self.recorder.take_seat() {
+            let detail = "usage cannot be recorded at the moment; nothing was spent";
+            return Attempt::Refused(Refusal::new(Code::JournalUnavailable, detail).retry_after(1));
+        }
+        let tried = self.take_limits(head, caller, route);
+        match tried {
+            Ok(taken) => {
+                self.callers.note_use(caller, head.at);
+                Attempt::Admitted(Admitted {
+                    gate: Arc::clone(self),
+                    caller: Arc::clone(caller),
+                    route,
+                    request: head.request,
+                    at: head.at,
+                    started: head.now,
+                    client: head.client,
+                    taken,
+                    settled: false,
+                })
+            }
+            Err(attempt) => {
+                self.recorder.leave_seat();
+                attempt
+            }
+        }
+    }
+
+    fn take_limits(&self, head: &Head, caller: &Arc<Caller>, route: RouteIndex) -> Result<TakenUnits, Attempt> {
+        let now = head.now;
+        let Some(limits) = caller.plan.on_route(route, caller.environment) else {
+            return Ok(TakenUnits::new());
+        };
+        for _ in 0..TRIES {
+            self.look(caller, &limits.applied, head, now)?;
+            let mut taken = TakenUnits::new();
+            if self.take(caller, &limits.applied, head.client, now, &mut taken) {
+                return Ok(taken);
+            }
+            self.undo(caller, taken);
+        }
+        let detail = "too many requests compete for the same limit; nothing was spent";
+        Err(Attempt::Refused(Refusal::new(Code::Overloaded, detail).retry_after(1)))
+    }
+
+    /// Looks at every limit; an error if one stands in the way.
+    fn look(&self, caller: &Arc<Caller>, applied: &[Applied], head: &Head, now: Monotonic) -> Result<(), Attempt> {
+        let mut violated: SmallVec<[(usize, u64); 2]> = SmallVec::new();
+        let mut short = ShortOf::new();
+        for limit in applied {
+            let Some(compiled) = caller.plan.limits.get(limit.at) else { continue };
+            let units = limit.units.unwrap_or(1);
+            let verdict = with_counter(self, caller, limit.at, head.client, |counter| match &counter.state {
+                CounterState::Open(open) => (open.load(Ordering::Relaxed) < compiled.limit.units).then_some(()).ok_or(1_000_000_000),
+                CounterState::Rate(bucket) => bucket.peek(&compiled.rate, now, units),
+                CounterState::Quota(quota) => {
+                    if quota.can_serve(units, now) || compiled.limit.when_exceeded == WhenExceeded::Allow {
+                        Ok(())
+                    } else if quota.is_exhausted(units, now) {
+                        Err(0)
+                    } else {
+                        short.push((Arc::clone(counter), units));
+                        Ok(())
+                    }
+                }
+            });
+            if let Some(Err(wait)) = verdict {
+                violated.push((limit.at, wait));
+            }
+        }
+        if !violated.is_empty() {
+            return Err(Attempt::Refused(self.violation(caller, &violated, head.client)));
+        }
+        if !short.is_empty() {
+            return Err(Attempt::Short(short));
+        }
+        Ok(())
+    }
+
+    /// Takes every limit in the order concurrency, quota, rate; `false` if one was gone meanwhile.
+    fn take(
+        &self,
+        caller: &Arc<Caller>,
+        applied: &[Applied],
+        client: Option<IpAddr>,
+        now: Monotonic,
+        taken: &mut TakenUnits,
+    ) -> bool {
+        for rates in [false, true] {
+            for limit in applied {
+                let Some(compiled) = caller.plan.limits.get(limit.at) else { continue };
+                let got = with_counter(self, caller, limit.at, client, |counter| {
+                    if matches!(counter.state, CounterState::Rate(_)) != rates {
+                        return Some(None);
+                    }
+                    let what = self.take_one(compiled, counter, limit.units, now)?;
+                    let foreign = caller.counters.get(limit.at).is_some_and(Option::is_none);
+                    Some(Some(Taken { at: limit.at, counter: foreign.then(|| Arc::clone(counter)), what }))
+                });
+                match got {
+                    Some(Some(Some(one))) => taken.push(one),
+                    Some(Some(None)) | None => {}
+                    Some(None) => return false,
+                }
+            }
+        }
+        true
+    }
+
+    fn take_one(&self, compiled: &CompiledLimit, counter: &Arc<Counter>, known: Option<u64>, now: Monotonic) -> Option<TakenWhat> {
+        match &counter.state {
+            CounterState::Open(open) => {
+                take_slot(open, compiled.limit.units).then_some(TakenWhat::Slot)
+            }
+            CounterState::Rate(bucket) => match known {
+                Some(units) => bucket.take(&compiled.rate, now, units).ok().map(|taken| TakenWhat::Rate(units, Some(taken))),
+                None => Some(TakenWhat::Rate(0, None)),
+            },
+            CounterState::Quota(quota) => {
+                // A cost that is known only later holds one unit at the door.
+                let units = known.unwrap_or(1);
+                let entry = quota.take(units, now);
+                if entry.is_none() && compiled.limit.when_exceeded == WhenExceeded::Block {
+                    return None;
+                }
+                if entry.is_none() {
+                    quota.adjust(None, -i64::try_from(units).unwrap_or(i64::MAX));
+                    self.queue.ask_for(counter);
+                } else if quota.runs_low() {
+                    self.queue.ask_for(counter);
+                }
+                Some(TakenWhat::Quota(entry, units))
+            }
+        }
+    }
+
+    fn undo(&self, caller: &Arc<Caller>, taken: TakenUnits) {
+        for one in taken {
+            let own = caller.counters.get(one.at).and_then(Option::as_ref);
+            let Some(counter) = one.counter.as_ref().or(own) else { continue };
+            match (&counter.state, one.what) {
+                (CounterState::Open(open), TakenWhat::Slot) => free_slot(open),
+                (CounterState::Quota(quota), TakenWhat::Quota(entry, units)) => {
+                    quota.adjust(entry.as_ref(), i64::try_from(units).unwrap_or(i64::MAX));
+                }
+                (CounterState::Rate(bucket), TakenWhat::Rate(_, Some(taken))) => bucket.undo(taken),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until the leases suffice, the authority says there is no more, or it is away.
+    pub(super) async fn wait_for_units(self: &Arc<Self>, mut head: Head, caller: Arc<Caller>, route: RouteIndex) -> Admission {
+        let deadline = tokio::time::Instant::now() + WAIT;
+        for _ in 0..TRIES {
+            // Time has passed: rates and deadlines are judged by now.
+            head.now = self.clock.monotonic();
+            let short = match self.try_admit(&head, &caller, route) {
+                Attempt::Admitted(admitted) => return Admission::Admitted(admitted),
+                Attempt::Refused(refusal) => return self.refuse(head, Some(caller), refusal),
+                Attempt::Short(short) => short,
+            };
+            for (counter, units) in &short {
+                let CounterState::Quota(quota) = &counter.state else { continue };
+                let since = self.clock.monotonic();
+                let waiting = Waiting::new(quota, *units);
+                let answered = quota.answered().notified();
+                tokio::pin!(answered);
+                // Listening before asking: an answer in between is not missed.
+                answered.as_mut().enable();
+                if quota.can_serve(*units, since) || quota.is_exhausted(*units, since) {
+                    continue;
+                }
+                self.queue.ask_for(counter);
+                let in_time = tokio::time::timeout_at(deadline, answered).await.is_ok();
+                drop(waiting);
+                if !in_time || quota.failed_since(since) {
+                    return self.refuse(head, Some(caller), store_away());
+                }
+            }
+        }
+        let detail = "too many requests compete for the same limit; nothing was spent";
+        self.refuse(head, Some(caller), Refusal::new(Code::Overloaded, detail).retry_after(1))
+    }
+
+    /// The refusal by limits, each with its state.
+    fn violation(&self, caller: &Arc<Caller>, violated: &[(usize, u64)], client: Option<IpAddr>) -> Refusal {
+        let now = self.clock.monotonic();
+        let wall = self.wall_at(now);
+        let mut states = Vec::with_capacity(violated.len());
+        let mut retry_after = 1;
+        let mut code = Code::ConcurrencyLimited;
+        for (at, wait) in violated {
+            let Some(compiled) = caller.plan.limits.get(*at) else { continue };
+            let Some(counter) = caller.counter(*at, client, &self.counters) else { continue };
+            let mut state = self.state_of(compiled, &counter, subject_text(compiled, caller, client), now);
+            match &counter.state {
+                CounterState::Rate(_) => {
+                    if code != Code::QuotaExceeded {
+                        code = Code::RateLimited;
+                    }
+                    state.resets_at = Some(wall.plus_micros(i64::try_from(wait.div_ceil(1_000)).unwrap_or(i64::MAX)));
+                    retry_after = retry_after.max(wait.div_ceil(1_000_000_000));
+                }
+                CounterState::Quota(_) => {
+                    code = Code::QuotaExceeded;
+                    let end = state.period.map_or(1, |period| wall.micros_until(period.end).div_ceil(1_000_000));
+                    retry_after = retry_after.max(end);
+                }
+                CounterState::Open(_) => {}
+            }
+            states.push(state);
+        }
+        // The longest wait decides what the refusal is called, and stands first.
+        states.sort_by_key(|state| std::cmp::Reverse(state.resets_at));
+        let detail = detail(code, states.first());
+        Refusal { code, detail: detail.into(), violated: states, retry_after: Some(retry_after), allow: None }
+    }
+
+    /// A limit as this node knows it.
+    pub(crate) fn state_of(&self, compiled: &CompiledLimit, counter: &Counter, subject: String, now: Monotonic) -> LimitState {
+        let limit = Arc::clone(&compiled.limit);
+        let mut state = LimitState {
+            ceiling: limit.units,
+            limit,
+            subject,
+            subject_name: None,
+            subjects: None,
+            used: 0,
+            reserved: 0,
+            period: None,
+            resets_at: None,
+        };
+        match &counter.state {
+            CounterState::Open(open) => state.used = open.load(Ordering::Relaxed),
+            CounterState::Rate(bucket) => {
+                let (remaining, next) = bucket.remaining(&compiled.rate, now);
+                state.ceiling = compiled.rate.burst();
+                state.used = state.ceiling.saturating_sub(remaining);
+                let next = i64::try_from(next.div_ceil(1_000)).unwrap_or(i64::MAX);
+                state.resets_at = (next > 0).then(|| self.wall_at(now).plus_micros(next));
+            }
+            CounterState::Quota(quota) => {
+                let terms = quota.terms();
+                let period = compiled.limit.per.map(|per| terms.calendar.period(per, self.wall_at(now)));
+                state.period = period;
+                state.resets_at = period.map(|period| period.end);
+                if let Some(window) = quota.window().filter(|window| Some(window.period) == period) {
+                    state.ceiling = window.cap;
+                    state.used = window.used;
+                    state.reserved = window.reserved();
+                }
+            }
+        }
+        state
+    }
+
+    /// How every limit of a route stands for a caller.
+    pub(crate) fn standings(&self, caller: &Arc<Caller>, route: RouteIndex, client: Option<IpAddr>) -> Vec<Standing> {
+        let mut standings = Vec::new();
+        self.each_standing(caller, route, client, |name, remaining, reset_seconds| {
+            standings.push(Standing { name: Arc::clone(name), remaining, reset_seconds });
+        });
+        standings
+    }
+
+    /// The same without a list: name, units surely left, seconds until more.
+    pub(crate) fn each_standing(
+        &self,
+        caller: &Arc<Caller>,
+        route: RouteIndex,
+        client: Option<IpAddr>,
+        mut tell: impl FnMut(&Arc<str>, u64, Option<u64>),
+    ) {
+        let now = self.clock.monotonic();
+        let Some(limits) = caller.plan.on_route(route, caller.environment) else { return };
+        for limit in &limits.applied {
+            let Some(compiled) = caller.plan.limits.get(limit.at) else { continue };
+            with_counter(self, caller, limit.at, client, |counter| match &counter.state {
+                CounterState::Open(open) => {
+                    let free = compiled.limit.units.saturating_sub(open.load(Ordering::Relaxed));
+                    tell(&compiled.name, free, None);
+                }
+                CounterState::Rate(bucket) => {
+                    let (remaining, next) = bucket.remaining(&compiled.rate, now);
+                    tell(&compiled.name, remaining, Some(next.div_ceil(1_000_000_000)));
+                }
+                CounterState::Quota(quota) => {
+                    let until = quota.until_period_end(now).unwrap_or_else(|| self.until_period_end(compiled, quota, now));
+                    tell(&compiled.name, quota.remaining(now), Some(until.div_ceil(1_000_000_000)));
+                }
+            });
+        }
+    }
+
+    fn until_period_end(&self, compiled: &CompiledLimit, quota: &QuotaCounter, now: Monotonic) -> u64 {
+        let wall = self.wall_at(now);
+        compiled.limit.per.map_or(0, |per| {
+            wall.micros_until(quota.terms().calendar.period(per, wall).end).saturating_mul(1_000)
+        })
+    }
+}
+
+/// Counts a waiting request's units for as long as it lives, cancelled or not.
+struct Waiting<'a> {
+    quota: &'a QuotaCounter,
+    units: u64,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(quota: &'a QuotaCounter, units: u64) -> Self {
+        quota.start_waiting(units);
+        Self { quota, units }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.quota.stop_waiting(self.units);
+    }
+}
+
+/// Runs `f` on the limit's counter: the caller's own without touching its reference count, or the address's.
+pub(super) fn with_counter<T>(
+    gate: &GateCore,
+    caller: &Arc<Caller>,
+    at: usize,
+    client: Option<IpAddr>,
+    f: impl FnOnce(&Arc<Counter>) -> T,
+) -> Option<T> {
+    match caller.counters.get(at)? {
+        Some(counter) => Some(f(counter)),
+        None => caller.counter(at, client, &gate.counters).map(|counter| f(&counter)),
+    }
+}
+
+fn take_slot(open: &AtomicU64, most: u64) -> bool {
+    open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < most).then_some(open + 1)).is_ok()
+}
+
+pub(super) fn free_slot(open: &AtomicU64) {
+    open.fetch_sub(1, Ordering::Relaxed);
+}
+
+pub(crate) fn subject_text(compiled: &CompiledLimit, caller: &Caller, client: Option<IpAddr>) -> String {
+    match compiled.limit.counted_by {
+        CountedBy::Tenant => caller.tenant.to_string(),
+        CountedBy::User => caller.user.map_or_else(String::new, |user| user.to_string()),
+        CountedBy::Key => caller.key.to_string(),
+        CountedBy::Ip => client.map_or_else(String::new, |client| client.to_canonical().to_string()),
+    }
+}
+
+fn detail(code: Code, first: Option<&LimitState>) -> String {
+    let Some(state) = first else { return code.title().to_owned() };
+    let limit = &state.limit;
+    let per = limit.per.map_or("", crate::model::Per::as_str);
+    let when = state.resets_at.map_or_else(String::new, |at| format!(" There is more at {at}."));
+    match code {
+        Code::QuotaExceeded => {
+            format!("The quota `{}` of {} {} per {per} is used up.{when}", limit.name, limit.units, limit.meter)
+        }
+        Code::RateLimited => format!(
+            "The rate `{}` of {} {} per {per} (burst {}) is used up for now.{when}",
+            limit.name, limit.units, limit.meter, limit.burst
+        ),
+        _ => format!("The limit `{}` of {} open requests is reached. Wait for one to end.", limit.name, limit.units),
+    }
+}
+
+impl Admitted {
+    /// The caller.
+    #[must_use]
+    pub const fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
+    /// The request's id.
+    #[must_use]
+    pub const fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// The route.
+    #[must_use]
+    pub const fn route(&self) -> RouteIndex {
+        self.route
+    }
+
+    /// Whether the caller's key is a test key.
+    #[must_use]
+    pub fn is_test(&self) -> bool {
+        self.caller.environment == Environment::Test
+    }
+
+    /// The `RateLimit-Policy` of the route for this caller.
+    #[must_use]
+    pub fn policy(&self) -> Option<&http::HeaderValue> {
+        self.caller.plan.on_route(self.route, self.caller.environment)?.policy.as_ref()
+    }
+
+    /// How every limit of the route stands: name, units surely left, seconds until there are more.
+    pub fn each_standing(&self, tell: impl FnMut(&Arc<str>, u64, Option<u64>)) {
+        self.gate.each_standing(&self.caller, self.route, self.client, tell);
+    }
+}
+
+impl Caller {
+    /// The `RateLimit-Policy` of a route for this caller.
+    #[must_use]
+    pub fn policy(&self, route: RouteIndex) -> Option<&http::HeaderValue> {
+        self.plan.on_route(route, self.environment)?.policy.as_ref()
+    }
+}

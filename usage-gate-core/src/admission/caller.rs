@@ -1,0 +1,424 @@
+//! Step 3: who presents this key. One immutable snapshot a credential, cached; the store is asked only on a miss.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::hash::Hasher;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use http::HeaderValue;
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::clock::Monotonic;
+use crate::feed::RecentChanges;
+use crate::gate::GateCore;
+use crate::lease::{Counter, CounterState, Counters, QuotaCounter, RateBucket, RateSpec};
+use crate::model::{
+    CountedBy, Environment, KeyId, Limit, LimitKind, MeterIndex, Meters, Per, Plan, Scope, TenantId, Timestamp, UserId,
+    WhenExceeded,
+};
+use crate::routes::{RouteIndex, Routes};
+use crate::secret::{CredentialId, Pepper, PresentedKey};
+use crate::store::{Changed, CounterId, LastUse, ResolvedKey, Subject};
+
+/// The resolved identity of a request: key, user, tenant and plan, as one immutable snapshot.
+#[derive(Debug)]
+pub struct Caller {
+    /// The key.
+    pub key: KeyId,
+    /// Live or test.
+    pub environment: Environment,
+    /// What the key may do.
+    pub scopes: Box<[Scope]>,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The key's user, if it has one.
+    pub user: Option<UserId>,
+    /// The plan that holds for the tenant.
+    pub plan_id: Arc<str>,
+    /// Its version.
+    pub plan_version: u32,
+    /// Ready-made values for the upstream.
+    pub identity: IdentityHeaders,
+    /// All that the store knows.
+    pub source: Arc<ResolvedKey>,
+    pub(crate) usable_until: Timestamp,
+    pub(crate) plan: Arc<CompiledPlan>,
+    /// One for each limit of the plan; `None` where the client's address decides.
+    pub(crate) counters: Box<[Option<Arc<Counter>>]>,
+    credential: CredentialId,
+    /// Tag of the whole key, known once the stored hash has been matched.
+    tag: OnceLock<u128>,
+    tag_keys: (u64, u64),
+    /// Minute in which use was last noted.
+    used_minute: AtomicU64,
+}
+
+/// Identity for the upstream, built once a snapshot.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the headers' names say it")]
+pub struct IdentityHeaders {
+    pub tenant: HeaderValue,
+    pub user: Option<HeaderValue>,
+    pub key: HeaderValue,
+    pub plan: HeaderValue,
+    pub scopes: HeaderValue,
+    pub environment: HeaderValue,
+}
+
+impl Caller {
+    /// Whether the presented key is the one this snapshot is of.
+    ///
+    /// The first time by the stored HMAC, afterwards by a keyed 128-bit SipHash tag of the whole key, which costs a tenth.
+    pub(crate) fn holds(&self, presented: &PresentedKey<'_>, pepper: &Pepper) -> bool {
+        let tag = siphash(self.tag_keys, presented.text());
+        if let Some(known) = self.tag.get() {
+            return *known == tag;
+        }
+        let stored = self.source.key.secrets.iter().find(|secret| secret.credential == self.credential);
+        let matches = stored.is_some_and(|secret| pepper.matches(presented, &secret.hash));
+        if matches {
+            let _ = self.tag.set(tag);
+        }
+        matches
+    }
+
+    fn is_touched_by(&self, changed: &Changed) -> bool {
+        match changed {
+            Changed::Key(key) => *key == self.key,
+            Changed::Tenant(tenant) => *tenant == self.tenant,
+            Changed::All => true,
+        }
+    }
+
+    /// The counter of the limit at `at`, for a client address if the limit asks for it.
+    pub(crate) fn counter(&self, at: usize, client: Option<IpAddr>, counters: &Counters) -> Option<Arc<Counter>> {
+        match self.counters.get(at)? {
+            Some(counter) => Some(Arc::clone(counter)),
+            None => {
+                let limit = self.plan.limits.get(at)?;
+                let address = client.map_or(IpAddr::from([0, 0, 0, 0]), source_of);
+                Some(new_counter(&self.source, limit, Subject::Ip(address), counters))
+            }
+        }
+    }
+}
+
+/// An address as limits and the guard count it: IPv4 whole, IPv6 by its /64.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let bits = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(bits.into())
+        }
+        v4 => v4,
+    }
+}
+
+fn siphash(keys: (u64, u64), text: &[u8]) -> u128 {
+    let mut hasher = SipHasher13::new_with_keys(keys.0, keys.1);
+    hasher.write(text);
+    hasher.finish128().as_u128()
+}
+
+/// A plan as requests use it.
+#[derive(Debug)]
+pub(crate) struct CompiledPlan {
+    pub(crate) limits: Box<[CompiledLimit]>,
+    live: Box<[RouteLimits]>,
+    test: Box<[RouteLimits]>,
+}
+
+#[derive(Debug)]
+pub(crate) struct CompiledLimit {
+    pub(crate) limit: Arc<Limit>,
+    pub(crate) name: Arc<str>,
+    meter_name: Arc<str>,
+    pub(crate) meter: MeterIndex,
+    pub(crate) rate: RateSpec,
+}
+
+/// The limits that apply to one route.
+#[derive(Debug)]
+pub(crate) struct RouteLimits {
+    pub(crate) applied: Box<[Applied]>,
+    pub(crate) policy: Option<HeaderValue>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Applied {
+    /// Place of the limit in the plan.
+    pub(crate) at: usize,
+    /// Units known at admission.
+    pub(crate) units: Option<u64>,
+}
+
+impl CompiledPlan {
+    pub(crate) fn new(plan: &Plan, routes: &Routes, meters: &Meters) -> Self {
+        let limits: Box<[CompiledLimit]> = plan.limits.iter().filter_map(|limit| compile_limit(limit, meters)).collect();
+        let by_route = |test: bool| routes.iter().map(|route| route_limits(&limits, route, test)).collect();
+        Self { live: by_route(false), test: by_route(true), limits }
+    }
+
+    pub(crate) fn on_route(&self, route: RouteIndex, environment: Environment) -> Option<&RouteLimits> {
+        match environment {
+            Environment::Live => self.live.get(route.position()),
+            Environment::Test => self.test.get(route.position()),
+        }
+    }
+}
+
+fn compile_limit(limit: &Limit, meters: &Meters) -> Option<CompiledLimit> {
+    let Some(meter) = meters.index(&limit.meter) else {
+        tracing::warn!(limit = limit.name, meter = limit.meter, "a limit is for a meter that is not declared: it is not enforced");
+        return None;
+    };
+    let seconds = limit.per.and_then(Per::seconds).unwrap_or(1);
+    Some(CompiledLimit {
+        name: limit.name.as_str().into(),
+        meter_name: limit.meter.as_str().into(),
+        meter,
+        rate: RateSpec::new(limit.units, seconds, limit.burst),
+        limit: Arc::new(limit.clone()),
+    })
+}
+
+fn route_limits(limits: &[CompiledLimit], route: &crate::routes::CompiledRoute, test: bool) -> RouteLimits {
+    let mut policy = String::new();
+    let mut applied = Vec::new();
+    for (at, compiled) in limits.iter().enumerate() {
+        let limit = &compiled.limit;
+        let named = limit.routes.as_ref().is_none_or(|routes| routes.iter().any(|name| **name == *route.name));
+        let units = match limit.kind {
+            LimitKind::Concurrency => Some(1),
+            LimitKind::Rate | LimitKind::Quota => route.known_cost(compiled.meter),
+        };
+        // A test key takes no quota; a call that costs nothing is not limited.
+        if !named || units == Some(0) || (test && limit.kind == LimitKind::Quota) {
+            continue;
+        }
+        applied.push(Applied { at, units });
+        let separator = if policy.is_empty() { "" } else { ", " };
+        let _ = match limit.kind {
+            LimitKind::Rate => {
+                let seconds = limit.per.and_then(Per::seconds).unwrap_or(1);
+                let window = limit.burst.saturating_mul(seconds).div_ceil(limit.units.max(1)).max(1);
+                write!(policy, "{separator}\"{}\";q={};w={window}", limit.name, limit.burst)
+            }
+            LimitKind::Quota => {
+                let window = limit.per.map_or(1, Per::longest_seconds);
+                write!(policy, "{separator}\"{}\";q={};w={window}", limit.name, limit.units)
+            }
+            LimitKind::Concurrency => write!(policy, "{separator}\"{}\";q={}", limit.name, limit.units),
+        };
+    }
+    let policy = if policy.is_empty() { None } else { HeaderValue::try_from(policy).ok() };
+    RouteLimits { applied: applied.into(), policy }
+}
+
+/// Snapshots by credential, plans by version, and the counters they share.
+pub(crate) struct CallerCache {
+    callers: quick_cache::sync::Cache<CredentialId, Arc<Caller>>,
+    plans: Mutex<HashMap<(String, u32), Weak<CompiledPlan>>>,
+    recent: RecentChanges,
+    tag_keys: (u64, u64),
+    /// Secrets used since they were last written down.
+    uses: Mutex<HashMap<CredentialId, Timestamp>>,
+    /// Whether the key store failed last.
+    pub(crate) away: AtomicBool,
+}
+
+pub(crate) enum Cached {
+    Known(Arc<Caller>),
+    /// The id is known, the secret is another.
+    Wrong,
+    Missing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FillError {
+    Unknown,
+    Away,
+}
+
+/// A fill may take this long; [`RecentChanges`] remembers longer.
+const FILL_TIME: Duration = Duration::from_secs(5);
+/// Uses noted between two writes, at most.
+const MOST_USES: usize = 65_536;
+
+impl CallerCache {
+    pub(crate) fn new(capacity: usize, tag_keys: (u64, u64)) -> Self {
+        Self {
+            callers: quick_cache::sync::Cache::new(capacity),
+            plans: Mutex::default(),
+            recent: RecentChanges::default(),
+            tag_keys,
+            uses: Mutex::default(),
+            away: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn cached(&self, presented: &PresentedKey<'_>, pepper: &Pepper) -> Cached {
+        match self.callers.get(&presented.credential()) {
+            Some(caller) if caller.holds(presented, pepper) => Cached::Known(caller),
+            Some(_) => Cached::Wrong,
+            None => Cached::Missing,
+        }
+    }
+
+    /// Asks the store; one question however many wait for the same key.
+    pub(crate) async fn fill(&self, gate: &Arc<GateCore>, presented: &PresentedKey<'_>) -> Result<Arc<Caller>, FillError> {
+        let credential = presented.credential();
+        // A change during the fill makes another necessary; changes faster than fills are told by an error, not served stale.
+        for _ in 0..4 {
+            let began = gate.clock.monotonic();
+            let load = async {
+                let resolved = tokio::time::timeout(FILL_TIME, gate.keys.resolve(&credential)).await;
+                match resolved {
+                    Ok(Ok(Some(resolved))) => Ok(Arc::new(self.snapshot(gate, credential, resolved))),
+                    Ok(Ok(None)) => Err(FillError::Unknown),
+                    Ok(Err(error)) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "key store did not answer");
+                        Err(FillError::Away)
+                    }
+                    Err(_) => Err(FillError::Away),
+                }
+            };
+            let filled = self.callers.get_or_insert_async(&credential, load).await;
+            self.away.store(matches!(filled, Err(FillError::Away)), Ordering::Relaxed);
+            let caller = filled?;
+            if !self.recent.any_since(began, |changed| caller.is_touched_by(changed)) {
+                return Ok(caller);
+            }
+            self.callers.remove(&credential);
+        }
+        Err(FillError::Away)
+    }
+
+    /// Drops what a change touches.
+    pub(crate) fn apply(&self, changed: &Changed, now: Monotonic) {
+        // Noted first, removed second: see `feed`.
+        self.recent.note(changed, now);
+        self.callers.retain(|_, caller| !caller.is_touched_by(changed));
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, plan| plan.strong_count() > 0);
+    }
+
+    fn compiled(&self, plan: &Plan, gate: &GateCore) -> Arc<CompiledPlan> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = plans.entry((plan.id.clone(), plan.version)).or_default();
+        if let Some(compiled) = known.upgrade() {
+            return compiled;
+        }
+        let compiled = Arc::new(CompiledPlan::new(plan, &gate.routes, &gate.meters));
+        *known = Arc::downgrade(&compiled);
+        compiled
+    }
+
+    fn snapshot(&self, gate: &GateCore, credential: CredentialId, resolved: ResolvedKey) -> Caller {
+        let plan = self.compiled(&resolved.plan, gate);
+        let counters = plan.limits.iter().map(|limit| {
+            let subject = match limit.limit.counted_by {
+                CountedBy::Tenant => Subject::Tenant,
+                CountedBy::User => Subject::User(resolved.key.user),
+                CountedBy::Key => Subject::Key(resolved.key.id),
+                CountedBy::Ip => return None,
+            };
+            Some(new_counter(&resolved, limit, subject, &gate.counters))
+        });
+        let counters = counters.collect();
+        let secret_end =
+            resolved.key.secrets.iter().find(|secret| secret.credential == credential).and_then(|s| s.expires_at);
+        let usable_until = [resolved.key.expires_at, secret_end].into_iter().flatten().min();
+        Caller {
+            key: resolved.key.id,
+            environment: resolved.key.environment,
+            scopes: resolved.key.scopes.clone().into(),
+            tenant: resolved.tenant.id,
+            user: resolved.key.user,
+            plan_id: resolved.plan.id.as_str().into(),
+            plan_version: resolved.plan.version,
+            identity: identity(&resolved),
+            usable_until: usable_until.unwrap_or(Timestamp::from_micros(i64::MAX)),
+            plan,
+            counters,
+            credential,
+            tag: OnceLock::new(),
+            tag_keys: self.tag_keys,
+            used_minute: AtomicU64::new(0),
+            source: Arc::new(resolved),
+        }
+    }
+
+    /// Notes that a secret was used, at most once a minute each.
+    pub(crate) fn note_use(&self, caller: &Caller, at: Timestamp) {
+        let minute = u64::try_from(at.as_micros() / 60_000_000).unwrap_or(0);
+        // Relaxed: noting twice does no harm.
+        if caller.used_minute.load(Ordering::Relaxed) == minute {
+            return;
+        }
+        caller.used_minute.store(minute, Ordering::Relaxed);
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        if uses.len() < MOST_USES {
+            uses.insert(caller.credential, at);
+        }
+    }
+
+    pub(crate) fn take_uses(&self) -> Vec<LastUse> {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *uses).into_iter().map(|(credential, at)| LastUse { credential, at }).collect()
+    }
+}
+
+impl std::fmt::Debug for CallerCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallerCache").field("callers", &self.callers.len()).finish_non_exhaustive()
+    }
+}
+
+fn new_counter(
+    resolved: &ResolvedKey,
+    compiled: &CompiledLimit,
+    subject: Subject,
+    counters: &Counters,
+) -> Arc<Counter> {
+    let limit = &compiled.limit;
+    let id = CounterId {
+        tenant: resolved.tenant.id,
+        subject,
+        limit: Arc::clone(&compiled.name),
+        meter: Arc::clone(&compiled.meter_name),
+        per: limit.per.unwrap_or(Per::Second),
+    };
+    let terms = || crate::lease::QuotaTerms {
+        calendar: resolved.tenant.calendar.clone(),
+        cap: limit.units,
+        // The feed's position and not the plan's version: it grows too when a tenant moves to another plan.
+        cap_version: u32::try_from(resolved.position.0).unwrap_or(u32::MAX),
+        beyond_cap: limit.when_exceeded == WhenExceeded::Allow,
+    };
+    let counter = counters.counter(id, || match limit.kind {
+        LimitKind::Rate => CounterState::Rate(RateBucket::default()),
+        LimitKind::Concurrency => CounterState::Open(AtomicU64::new(0)),
+        LimitKind::Quota => CounterState::Quota(QuotaCounter::new(terms())),
+    });
+    if let CounterState::Quota(quota) = &counter.state {
+        quota.set_terms(terms());
+    }
+    counter
+}
+
+fn identity(resolved: &ResolvedKey) -> IdentityHeaders {
+    // Ids, scopes and plan ids are ASCII by their own rules; a value that is not would be empty, never absent or another's.
+    let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+    let scopes: Vec<&str> = resolved.key.scopes.iter().map(Scope::as_str).collect();
+    IdentityHeaders {
+        tenant: value(resolved.tenant.id.to_string()),
+        user: resolved.key.user.map(|user| value(user.to_string())),
+        key: value(resolved.key.id.to_string()),
+        plan: value(resolved.plan.id.clone()),
+        scopes: value(scopes.join(" ")),
+        environment: HeaderValue::from_static(resolved.key.environment.as_str()),
+    }
+}

@@ -1,0 +1,299 @@
+//! The decision, in the order of a request's path.
+//!
+//! 1. [`credential`]: take the key from its header, check its form; no I/O.
+//! 2. [`guard`]: is this source shut out?
+//! 3. [`caller`]: cache by key id, compare the whole secret; the store only on a miss.
+//! 4. [`authorize`]: key and tenant usable, address allowed, route known, scopes held.
+//! 5. [`admit`]: a seat, then concurrency, quota, rate: all local leases or none.
+//! 6. (forwarding and 7. metering are the web layer's)
+//! 8. [`settle`]: actual cost replaces the reserved one; the record is published.
+//!
+//! Steps 1 to 5 run synchronously as long as everything needed is in memory. What is not makes a [`Waiting`], which the web
+//! layer awaits; the common path allocates no future.
+
+mod admit;
+mod authorize;
+mod caller;
+mod credential;
+mod guard;
+mod refusal;
+mod settle;
+mod view;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use zeroize::Zeroizing;
+
+pub use admit::{Admitted, LimitView, Standing};
+pub use caller::{Caller, IdentityHeaders};
+pub(crate) use caller::{CallerCache, CompiledPlan, FillError};
+pub(crate) use credential::Credentials;
+pub(crate) use guard::Guard;
+pub use refusal::{Code, LimitState, Refusal};
+pub use settle::{End, Settlement};
+
+use crate::clock::Monotonic;
+use crate::gate::GateCore;
+use crate::model::{RequestId, Timestamp};
+use crate::routes::{Auth, Cors, Matched, RouteIndex};
+use crate::secret::PresentedKey;
+
+/// What the decision sees of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The path as it will be forwarded, without query.
+    pub path: &'a str,
+    /// All header fields.
+    pub headers: &'a HeaderMap,
+    /// The client's address, if known; behind proxies the right-most untrusted hop.
+    pub client: Option<IpAddr>,
+    /// The length that the body announces, if it does.
+    pub content_length: Option<u64>,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Admission {
+    /// It may be forwarded, and is to be settled.
+    Admitted(Admitted),
+    /// Its route is public: to be forwarded unmetered.
+    Public(RouteIndex, RequestId),
+    /// It is refused, and has spent nothing.
+    Refused(Box<Refused>),
+    /// A store must be asked first.
+    Waiting(Box<Waiting>),
+}
+
+/// A refusal with what is known of the request.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// Who, once that is certain: then `RateLimit` headers go with the answer.
+    pub caller: Option<Arc<Caller>>,
+    /// Which route, if one matched.
+    pub route: Option<RouteIndex>,
+    /// The request's id.
+    pub request: RequestId,
+    /// How the caller's limits on the route stand.
+    pub standings: Vec<Standing>,
+}
+
+/// What is kept of the head of a request.
+#[derive(Debug)]
+struct Head {
+    request: RequestId,
+    now: Monotonic,
+    at: Timestamp,
+    client: Option<IpAddr>,
+    route: Result<RouteIndex, Refusal>,
+}
+
+/// A request that waits for a store. Dropping it gives up the request, which has spent nothing.
+#[derive(Debug)]
+pub struct Waiting {
+    gate: Arc<GateCore>,
+    head: Head,
+    what: WaitingFor,
+}
+
+#[derive(Debug)]
+enum WaitingFor {
+    /// The holder of a key that is not cached.
+    Caller(Zeroizing<Vec<u8>>),
+    /// Units of a quota.
+    Units(Arc<Caller>, RouteIndex),
+}
+
+impl GateCore {
+    /// Steps 1 to 5, as far as they need no store.
+    pub(crate) fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Admission {
+        let now = self.clock.monotonic();
+        let head = Head {
+            request: RequestId::generate(),
+            now,
+            at: self.wall_at(now),
+            client: request.client,
+            route: self.match_route(request),
+        };
+        if let Ok(route) = head.route
+            && self.is_public(route, request)
+        {
+            return match self.draining_refusal() {
+                None => Admission::Public(route, head.request),
+                Some(refusal) => self.refuse(head, None, refusal),
+            };
+        }
+        let presented = match self.credentials.take(request.headers) {
+            Ok(presented) => presented,
+            Err(refusal) => return self.refuse(head, None, refusal),
+        };
+        if let Some(refusal) = self.guard.check(request.client) {
+            return self.refuse(head, None, refusal);
+        }
+        match self.callers.cached(&presented, &self.pepper) {
+            caller::Cached::Known(caller) => {
+                self.metrics.looked_up(crate::metrics::Lookup::Hit);
+                self.admit_caller(head, caller)
+            }
+            caller::Cached::Wrong => self.refuse(head, None, invalid_key()),
+            caller::Cached::Missing => {
+                // A made-up key ends here: no store call, no row, no cache entry.
+                if !self.pepper.authenticates(&presented) {
+                    return self.refuse(head, None, invalid_key());
+                }
+                let what = WaitingFor::Caller(Zeroizing::new(presented.text().to_vec()));
+                Admission::Waiting(Box::new(Waiting { gate: Arc::clone(self), head, what }))
+            }
+        }
+    }
+
+    fn match_route(&self, request: &RequestHead<'_>) -> Result<RouteIndex, Refusal> {
+        match self.routes.find(request.method, request.path) {
+            Matched::Route(index, route) => match (route.max_body, request.content_length) {
+                (Some(most), Some(length)) if length > most => {
+                    let detail = format!("the body has {length} bytes, this route takes at most {most}");
+                    Err(Refusal::new(Code::PayloadTooLarge, detail))
+                }
+                _ => Ok(index),
+            },
+            Matched::OtherMethods(allow) => {
+                let mut refusal = Refusal::new(Code::MethodNotAllowed, format!("this path takes {allow}"));
+                refusal.allow = Some(allow);
+                Err(refusal)
+            }
+            Matched::Unknown => Err(Refusal::new(Code::RouteNotFound, "no route has this path")),
+            Matched::Ambiguous => Err(Refusal::new(
+                Code::InvalidRequest,
+                "the path has a spelling that servers read differently: remove //, /../, %2f, %2e, %5c and control characters",
+            )),
+        }
+    }
+
+    fn is_public(&self, route: RouteIndex, request: &RequestHead<'_>) -> bool {
+        self.routes.route(route).is_some_and(|route| {
+            route.auth == Auth::Public
+                || (route.cors == Cors::Forward
+                    && *request.method == Method::OPTIONS
+                    && request.headers.contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD))
+        })
+    }
+
+    /// Steps 4 and 5 for a known caller.
+    fn admit_caller(self: &Arc<Self>, head: Head, caller: Arc<Caller>) -> Admission {
+        let usable = authorize::usable(&caller, head.client, head.at).and_then(|()| {
+            let route = head.route.clone()?;
+            let rule = self.routes.route(route).ok_or_else(|| Refusal::new(Code::RouteNotFound, "no route has this path"))?;
+            authorize::permitted(&caller, &rule.scopes)?;
+            Ok(route)
+        });
+        let route = match usable {
+            Ok(route) => route,
+            Err(refusal) => return self.refuse(head, Some(caller), refusal),
+        };
+        if let Some(refusal) = self.draining_refusal() {
+            return self.refuse(head, Some(caller), refusal);
+        }
+        match self.try_admit(&head, &caller, route) {
+            admit::Attempt::Admitted(admitted) => Admission::Admitted(admitted),
+            admit::Attempt::Refused(refusal) => self.refuse(head, Some(caller), refusal),
+            admit::Attempt::Short(..) => {
+                let what = WaitingFor::Units(caller, route);
+                Admission::Waiting(Box::new(Waiting { gate: Arc::clone(self), head, what }))
+            }
+        }
+    }
+
+    fn refuse(&self, head: Head, caller: Option<Arc<Caller>>, refusal: Refusal) -> Admission {
+        let route = head.route.ok();
+        self.metrics.refused(route, refusal.code);
+        let standings = match (&caller, route) {
+            (Some(caller), Some(route)) => self.standings(caller, route, head.client),
+            _ => Vec::new(),
+        };
+        if let Some(caller) = &caller {
+            let limit = refusal.violated.first().map(|state| Arc::from(state.limit.name.as_str()));
+            self.refusals.count(caller, route, refusal.code, limit, head.at);
+        }
+        Admission::Refused(Box::new(Refused { refusal, caller, route, request: head.request, standings }))
+    }
+}
+
+impl Waiting {
+    /// Asks the store and goes on; never gives [`Admission::Waiting`] again.
+    pub async fn finish(self) -> Admission {
+        let Self { gate, head, what } = self;
+        let (caller, route) = match what {
+            WaitingFor::Units(caller, route) => (caller, route),
+            WaitingFor::Caller(text) => {
+                let caller = match gate.fill_caller(&text).await {
+                    Ok(caller) => caller,
+                    Err(refusal) => return gate.refuse(head, None, refusal),
+                };
+                match gate.admit_caller(head, caller) {
+                    Admission::Waiting(waiting) => match *waiting {
+                        Self { head, what: WaitingFor::Units(caller, route), .. } => {
+                            return gate.wait_for_units(head, caller, route).await;
+                        }
+                        // `admit_caller` has the caller: it waits for units only.
+                        Self { head, .. } => return gate.refuse(head, None, store_away()),
+                    },
+                    decided => return decided,
+                }
+            }
+        };
+        gate.wait_for_units(head, caller, route).await
+    }
+}
+
+impl GateCore {
+    /// Resolves the holder of an authentic key and compares the secret.
+    pub(crate) async fn fill_caller(self: &Arc<Self>, text: &[u8]) -> Result<Arc<Caller>, Refusal> {
+        use crate::metrics::Lookup;
+        let Some(presented) = PresentedKey::parse(&self.credentials.prefix, text) else {
+            return Err(invalid_key());
+        };
+        match self.callers.fill(self, &presented).await {
+            Ok(caller) => {
+                self.metrics.looked_up(Lookup::Filled);
+                if caller.holds(&presented, &self.pepper) { Ok(caller) } else { Err(invalid_key()) }
+            }
+            Err(FillError::Unknown) => {
+                self.metrics.looked_up(Lookup::Unknown);
+                Err(invalid_key())
+            }
+            Err(FillError::Away) => {
+                self.metrics.looked_up(Lookup::Failed);
+                Err(store_away())
+            }
+        }
+    }
+
+    /// Steps 1 to 4 without a route: who presents this key.
+    pub(crate) async fn authenticate(self: &Arc<Self>, headers: &HeaderMap, client: Option<IpAddr>) -> Result<Arc<Caller>, Refusal> {
+        let presented = self.credentials.take(headers)?;
+        if let Some(refusal) = self.guard.check(client) {
+            return Err(refusal);
+        }
+        let caller = match self.callers.cached(&presented, &self.pepper) {
+            caller::Cached::Known(caller) => caller,
+            caller::Cached::Wrong => return Err(invalid_key()),
+            caller::Cached::Missing if !self.pepper.authenticates(&presented) => return Err(invalid_key()),
+            caller::Cached::Missing => self.fill_caller(presented.text()).await?,
+        };
+        authorize::usable(&caller, client, self.clock.wall())?;
+        Ok(caller)
+    }
+}
+
+fn invalid_key() -> Refusal {
+    Refusal::new(Code::InvalidKey, "this is not an API key of this service")
+}
+
+pub(crate) fn store_away() -> Refusal {
+    Refusal::new(Code::StoreUnavailable, "a store that is needed to decide is away; nothing was spent").retry_after(1)
+}

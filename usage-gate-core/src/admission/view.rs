@@ -1,0 +1,140 @@
+//! Limits as they are shown: to an operator, a user or the holder of a key.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::caller::{CompiledLimit, CompiledPlan};
+use super::{LimitState, LimitView};
+use crate::gate::GateCore;
+use crate::lease::{Counter, CounterState};
+use crate::model::{CountedBy, LimitKind, Per, Plan, Tenant};
+use crate::store::{CounterId, StoreError, Subject, WindowQuery};
+
+/// Subjects of one limit that are asked for, to find the tightest and to count them.
+const MOST_SUBJECTS: usize = 1_000;
+
+impl GateCore {
+    /// States of all limits of the plan.
+    ///
+    /// A limit counted by user or key that the view does not single out shows its tightest subject.
+    pub(crate) async fn limit_states(
+        &self,
+        tenant: &Tenant,
+        plan: &Plan,
+        view: LimitView,
+    ) -> Result<Vec<LimitState>, StoreError> {
+        // What this node spent is told first, so that the authority's answer is fresh.
+        self.leases.report().await?;
+        let mut view = view;
+        if let (Some(key), None, Some(accounts)) = (view.key, view.user, &self.accounts) {
+            view.user = accounts.key(key).await?.and_then(|key| key.user);
+        }
+        let compiled = CompiledPlan::new(plan, &self.routes, &self.meters);
+        let mut states = Vec::with_capacity(compiled.limits.len());
+        for limit in &compiled.limits {
+            states.push(self.limit_state(tenant, limit, view).await?);
+        }
+        Ok(states)
+    }
+
+    async fn limit_state(&self, tenant: &Tenant, limit: &CompiledLimit, view: LimitView) -> Result<LimitState, StoreError> {
+        let single = match limit.limit.counted_by {
+            CountedBy::Tenant => Some(Subject::Tenant),
+            CountedBy::User => (view.user.is_some() || view.key.is_some()).then_some(Subject::User(view.user)),
+            CountedBy::Key => view.key.map(Subject::Key),
+            CountedBy::Ip => None,
+        };
+        let id = |subject| CounterId {
+            tenant: tenant.id,
+            subject,
+            limit: Arc::clone(&limit.name),
+            meter: limit.limit.meter.as_str().into(),
+            per: limit.limit.per.unwrap_or(Per::Second),
+        };
+        match single {
+            Some(subject) => self.state_of_subject(tenant, limit, &id(subject)).await,
+            None => self.tightest(tenant, limit, id(Subject::Tenant)).await,
+        }
+    }
+
+    async fn state_of_subject(&self, tenant: &Tenant, limit: &CompiledLimit, id: &CounterId) -> Result<LimitState, StoreError> {
+        let mut state = blank(limit, subject_text(id));
+        if limit.limit.kind == LimitKind::Quota {
+            let query = WindowQuery { counter: id.clone(), calendar: tenant.calendar.clone(), cap: limit.limit.units };
+            if let Some(window) = self.quotas.windows(&[query]).await?.first() {
+                fill_window(&mut state, window);
+            }
+        } else if let Some(counter) = self.counters.known(id) {
+            state = self.state_of(limit, &counter, state.subject, self.clock.monotonic());
+        }
+        Ok(state)
+    }
+
+    async fn tightest(&self, tenant: &Tenant, limit: &CompiledLimit, template: CounterId) -> Result<LimitState, StoreError> {
+        let (mut state, subject, subjects) = if limit.limit.kind == LimitKind::Quota {
+            let query =
+                WindowQuery { counter: template.clone(), calendar: tenant.calendar.clone(), cap: limit.limit.units };
+            let known = self.quotas.subjects(&query, MOST_SUBJECTS).await?;
+            let count = known.len();
+            let Some((id, window)) = known.into_iter().next() else { return Ok(blank(limit, String::new())) };
+            let mut state = blank(limit, subject_text(&id));
+            fill_window(&mut state, &window);
+            (state, id.subject, count)
+        } else {
+            let now = self.clock.monotonic();
+            let known = self.counters.of_limit(&template);
+            let count = known.len();
+            let free = |counter: &Arc<Counter>| match &counter.state {
+                CounterState::Rate(bucket) => bucket.remaining(&limit.rate, now).0,
+                CounterState::Open(open) => limit.limit.units.saturating_sub(open.load(Ordering::Relaxed)),
+                CounterState::Quota(_) => u64::MAX,
+            };
+            let Some(counter) = known.into_iter().min_by_key(free) else { return Ok(blank(limit, String::new())) };
+            let state = self.state_of(limit, &counter, subject_text(&counter.id), now);
+            (state, counter.id.subject, count)
+        };
+        state.subjects = u64::try_from(subjects).ok();
+        state.subject_name = self.subject_name(subject).await?;
+        Ok(state)
+    }
+
+    async fn subject_name(&self, subject: Subject) -> Result<Option<String>, StoreError> {
+        let Some(accounts) = &self.accounts else { return Ok(None) };
+        Ok(match subject {
+            Subject::Key(key) => accounts.key(key).await?.map(|key| key.name),
+            Subject::User(Some(user)) => accounts.user(user).await?.map(|user| user.name),
+            Subject::Tenant | Subject::User(None) | Subject::Ip(_) => None,
+        })
+    }
+}
+
+fn blank(limit: &CompiledLimit, subject: String) -> LimitState {
+    LimitState {
+        ceiling: if limit.limit.kind == LimitKind::Rate { limit.limit.burst } else { limit.limit.units },
+        limit: Arc::clone(&limit.limit),
+        subject,
+        subject_name: None,
+        subjects: None,
+        used: 0,
+        reserved: 0,
+        period: None,
+        resets_at: None,
+    }
+}
+
+fn fill_window(state: &mut LimitState, window: &crate::store::WindowState) {
+    state.ceiling = window.cap;
+    state.used = window.used;
+    state.reserved = window.reserved();
+    state.period = Some(window.period);
+    state.resets_at = Some(window.period.end);
+}
+
+fn subject_text(id: &CounterId) -> String {
+    match id.subject {
+        Subject::Tenant => id.tenant.to_string(),
+        Subject::User(user) => user.map_or_else(String::new, |user| user.to_string()),
+        Subject::Key(key) => key.to_string(),
+        Subject::Ip(address) => address.to_string(),
+    }
+}

@@ -1,0 +1,304 @@
+//! The gate: the one place that joins stores, and where the steps of a request are linked.
+
+mod builder;
+mod pepper_file;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderMap;
+use http::header::HeaderName;
+
+use crate::admission::{
+    Admission, Caller, CallerCache, Code, Credentials, Guard, LimitState, LimitView, Refusal, RequestHead,
+};
+use crate::clock::{Clock, Monotonic};
+use crate::flush::Flusher;
+use crate::journal::{Recorder, Refusals};
+use crate::lease::{Counters, LeaseDriver, LeaseQueue};
+use crate::metrics::Metrics;
+use crate::model::{Meters, Plan, Tenant, Timestamp};
+use crate::routes::Routes;
+use crate::secret::Pepper;
+use crate::store::{AccountStore, Changed, KeyStore, QuotaStore, StoreError, UsageReader};
+
+pub use builder::{BuildError, UsageGateBuilder};
+
+/// Seats and unshipped records of one process, at most.
+const SEATS: usize = 65_536;
+/// Cached callers, at most.
+const CALLERS: usize = 1_000_000;
+
+/// A gate: identity, limits and metering for the requests of one API. Cheap to clone.
+///
+/// ```
+/// # use usage_gate_core::{UsageGate, routes::Route, clock::Clock, model::Meters, secret::Pepper, store::memory::MemoryStore};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let gate = UsageGate::builder()
+///     .store(MemoryStore::new(Clock::system(), Meters::default()))
+///     .pepper(Pepper::new(&*Pepper::generate_bytes()?))
+///     .route(Route::get("/v1/search").named("search").scope("search:read").cost(5))
+///     .build()
+///     .await?;
+/// # gate.drain().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct UsageGate {
+    core: Arc<GateCore>,
+}
+
+/// What the steps of a request read.
+pub(crate) struct GateCore {
+    pub(crate) clock: Clock,
+    /// Wall clock less monotonic clock, in microseconds: one clock read a request instead of two.
+    wall_offset: AtomicI64,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) meters: Meters,
+    pub(crate) pepper: Pepper,
+    pub(crate) credentials: Credentials,
+    pub(crate) guard: Guard,
+    pub(crate) callers: CallerCache,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) queue: Arc<LeaseQueue>,
+    pub(crate) leases: Arc<LeaseDriver>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) keys: Arc<dyn KeyStore>,
+    pub(crate) quotas: Arc<dyn QuotaStore>,
+    pub(crate) accounts: Option<Arc<dyn AccountStore>>,
+    reader: Option<Arc<dyn UsageReader>>,
+    flusher: Arc<Flusher>,
+    /// Leases went back: nothing is admitted any more.
+    draining: AtomicBool,
+    /// Balancers are told to look away; requests are still served.
+    drain_told: AtomicBool,
+    legacy_headers: bool,
+    tasks: Mutex<Vec<tokio::task::AbortHandle>>,
+}
+
+impl fmt::Debug for GateCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GateCore").field("node", &self.leases.node).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for UsageGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageGate").field("node", &self.core.leases.node).finish_non_exhaustive()
+    }
+}
+
+/// Whether a gate can serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GateStatus {
+    /// Requests are served.
+    pub ready: bool,
+    /// It is going away.
+    pub draining: bool,
+    /// Stores that did not answer last: `keys`, `quotas` or `usage`. Requests that need none of them are served.
+    pub degraded: Vec<&'static str>,
+}
+
+/// Numbers of a gate, for tests and operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GateNumbers {
+    /// Calls to the quota store since the start.
+    pub lease_calls: u64,
+    /// Seats taken: requests in flight and records that are not shipped.
+    pub seats: usize,
+    /// Seats there are.
+    pub capacity: usize,
+    /// Records that are not shipped.
+    pub unshipped: usize,
+}
+
+impl GateCore {
+    pub(crate) fn wall_at(&self, now: Monotonic) -> Timestamp {
+        let micros = i64::try_from(now.0 / 1_000).unwrap_or(i64::MAX);
+        // Relaxed: a second-old offset is as good.
+        Timestamp::from_micros(micros.saturating_add(self.wall_offset.load(Ordering::Relaxed)))
+    }
+
+    fn refresh_wall_offset(&self) {
+        let offset = wall_offset(&self.clock);
+        self.wall_offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// A draining gate still serves until the listener closes; it refuses once its leases went back.
+    pub(crate) fn draining_refusal(&self) -> Option<Refusal> {
+        self.draining
+            .load(Ordering::Relaxed)
+            .then(|| Refusal::new(Code::Draining, "this node is shutting down: ask again, another will answer").retry_after(1))
+    }
+}
+
+fn wall_offset(clock: &Clock) -> i64 {
+    let monotonic = i64::try_from(clock.monotonic().0 / 1_000).unwrap_or(i64::MAX);
+    clock.wall().as_micros().saturating_sub(monotonic)
+}
+
+impl UsageGate {
+    /// Begins a gate.
+    #[must_use]
+    pub fn builder() -> UsageGateBuilder {
+        UsageGateBuilder::default()
+    }
+
+    /// Steps 1 to 5 of a request; see [`admission`](crate::admission).
+    #[must_use]
+    pub fn admit(&self, request: &RequestHead<'_>) -> Admission {
+        self.core.admit(request)
+    }
+
+    /// Who presents a key, if it can be used; for pages that show the caller itself. Takes no units.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that a request with this key would get.
+    pub async fn authenticate(&self, headers: &HeaderMap, client: Option<IpAddr>) -> Result<Arc<Caller>, Refusal> {
+        self.core.authenticate(headers, client).await
+    }
+
+    /// How the limits of a tenant stand, exact to this moment for what this node knows.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the quota or account store does not answer.
+    pub async fn limit_states(&self, tenant: &Tenant, plan: &Plan, view: LimitView) -> Result<Vec<LimitState>, StoreError> {
+        self.core.limit_states(tenant, plan, view).await
+    }
+
+    /// Drops what is cached of something that changed, at once: to be called after the change is stored and before it is answered.
+    pub fn changed(&self, changed: &Changed) {
+        self.core.callers.apply(changed, self.core.clock.monotonic());
+    }
+
+    /// Ships usage and reports leases now, so that reads are fresh.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a store does not answer; nothing is lost, it is shipped later.
+    pub async fn ship(&self) -> Result<(), StoreError> {
+        self.core.flusher.flush().await?;
+        self.core.leases.report().await
+    }
+
+    /// From here on [`status`](Self::status) is not ready, while requests are still served.
+    pub fn start_draining(&self) {
+        self.core.drain_told.store(true, Ordering::Release);
+    }
+
+    /// Gives leases back, ships usage and stops the background tasks. Requests are refused with `draining` from here on.
+    /// May be called again if it failed.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a store does not answer.
+    pub async fn drain(&self) -> Result<(), StoreError> {
+        self.core.drain_told.store(true, Ordering::Release);
+        self.core.draining.store(true, Ordering::Release);
+        let tasks = std::mem::take(&mut *self.core.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+        }
+        let given_back = self.core.leases.give_back().await;
+        let uses = self.core.callers.take_uses();
+        if !uses.is_empty() {
+            self.core.keys.mark_used(&uses).await?;
+        }
+        self.core.flusher.flush().await?;
+        given_back
+    }
+
+    /// Whether it can serve.
+    #[must_use]
+    pub fn status(&self) -> GateStatus {
+        let core = &self.core;
+        let away = [
+            ("keys", &core.callers.away),
+            ("quotas", &core.leases.away),
+            ("usage", &core.flusher.away),
+        ];
+        let degraded = away.iter().filter(|(_, away)| away.load(Ordering::Relaxed)).map(|(name, _)| *name).collect();
+        let draining = core.draining.load(Ordering::Relaxed) || core.drain_told.load(Ordering::Relaxed);
+        let seats = core.recorder.seats();
+        GateStatus { ready: !draining && seats.taken() < seats.capacity(), draining, degraded }
+    }
+
+    /// Numbers for tests and operators.
+    #[must_use]
+    pub fn numbers(&self) -> GateNumbers {
+        GateNumbers {
+            lease_calls: self.core.leases.calls.load(Ordering::Relaxed),
+            seats: self.core.recorder.seats().taken(),
+            capacity: self.core.recorder.seats().capacity(),
+            unshipped: self.core.recorder.unshipped(),
+        }
+    }
+
+    /// Its clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.core.clock
+    }
+
+    /// Its meters.
+    #[must_use]
+    pub fn meters(&self) -> &Meters {
+        &self.core.meters
+    }
+
+    /// Its routes.
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.core.routes
+    }
+
+    /// Its pepper.
+    #[must_use]
+    pub fn pepper(&self) -> &Pepper {
+        &self.core.pepper
+    }
+
+    /// What its keys begin with.
+    #[must_use]
+    pub fn key_prefix(&self) -> &str {
+        &self.core.credentials.prefix
+    }
+
+    /// Headers in which keys are looked for.
+    #[must_use]
+    pub fn key_headers(&self) -> &[HeaderName] {
+        &self.core.credentials.headers
+    }
+
+    /// Whether answers also carry `x-ratelimit-*`.
+    #[must_use]
+    pub fn legacy_headers(&self) -> bool {
+        self.core.legacy_headers
+    }
+
+    /// Management of accounts, if a store for them was given.
+    #[must_use]
+    pub fn accounts(&self) -> Option<&Arc<dyn AccountStore>> {
+        self.core.accounts.as_ref()
+    }
+
+    /// Usage as dashboards read it, if a store for that was given.
+    #[must_use]
+    pub fn reader(&self) -> Option<&Arc<dyn UsageReader>> {
+        self.core.reader.as_ref()
+    }
+
+    /// Counts units that a handler or upstream stated for a meter that is not declared.
+    pub fn note_undeclared_meter(&self) {
+        self.core.metrics.undeclared_meter();
+    }
+
+    /// Records the gate's own time before forwarding.
+    pub fn note_gate_time(&self, began: Monotonic) {
+        self.core.metrics.gate_took(self.core.clock.monotonic().nanos_since(began));
+    }
+}

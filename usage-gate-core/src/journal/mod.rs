@@ -1,0 +1,10 @@
+//! What requests used, between their end and the flush.
+//!
+//! Records are kept in memory here: synchronous, lock-free, in room that their seat reserved. The crash-proof segments take the
+//! place of the queue behind the same calls. Refusals are not records: they are summed, so a flood of them is a few rows.
+
+mod recorder;
+mod refusals;
+
+pub(crate) use recorder::{Recorded, Recorder};
+pub(crate) use refusals::Refusals;

@@ -1,0 +1,379 @@
+//! Counters of this node: one per limit and subject, shared by every caller that counts there.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use super::{LeaseEntry, RateBucket};
+use crate::clock::Monotonic;
+use crate::period::Calendar;
+use crate::store::{CounterId, WindowState};
+
+/// One counter and how it is kept.
+#[derive(Debug)]
+pub(crate) struct Counter {
+    pub(crate) id: CounterId,
+    pub(crate) state: CounterState,
+}
+
+/// How a counter is kept, by the kind of its limit.
+#[derive(Debug)]
+pub(crate) enum CounterState {
+    Rate(RateBucket),
+    Quota(QuotaCounter),
+    /// Requests open now.
+    Open(AtomicU64),
+}
+
+/// The cap and calendar that leases of a quota are asked with; replaced when the plan or the tenant changes.
+#[derive(Debug, Clone)]
+pub(crate) struct QuotaTerms {
+    pub(crate) calendar: Calendar,
+    pub(crate) cap: u64,
+    pub(crate) cap_version: u32,
+    pub(crate) beyond_cap: bool,
+}
+
+/// Leases that are being spent; few, the oldest first.
+pub(crate) type LeaseSet = SmallVec<[Arc<LeaseEntry>; 2]>;
+
+/// What the authority last said, and what it knew of our own leases then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LastAnswer {
+    pub(crate) window: WindowState,
+    /// Use that is not of the leases this node now holds.
+    used_elsewhere: u64,
+    /// Whether this node alone leases of it: then what is not granted is as good as its own.
+    alone: bool,
+}
+
+/// A quota on this node.
+#[derive(Debug)]
+pub(crate) struct QuotaCounter {
+    leases: ArcSwap<LeaseSet>,
+    terms: Mutex<QuotaTerms>,
+    last: Mutex<Option<LastAnswer>>,
+    /// Until then (monotonic) the authority has no more to give.
+    exhausted_until: AtomicU64,
+    /// Units not leased by anyone, as of the last answer, if this node is alone.
+    free: AtomicU64,
+    /// Units that waiting requests need.
+    waiting_units: AtomicU64,
+    /// Cost that became known when no lease was open; the next lease begins with it.
+    pending_debt: AtomicU64,
+    /// Size of the next wish, and when it was last granted.
+    want: AtomicU64,
+    granted_at: AtomicU64,
+    queued: AtomicBool,
+    /// Ticks without use, after which leases go back.
+    idle_ticks: AtomicU64,
+    failed_at: AtomicU64,
+    answered: Notify,
+}
+
+/// The first wish, and the least later.
+const LEAST_WANT: u64 = 16;
+const MOST_WANT: u64 = 1 << 24;
+/// Ticks (seconds) without use after which leases go back.
+const IDLE_TICKS: u64 = 30;
+const EXHAUSTED_NANOS: u64 = 1_000_000_000;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section here leaves the value whole, so a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl QuotaCounter {
+    pub(crate) fn new(terms: QuotaTerms) -> Self {
+        Self {
+            leases: ArcSwap::from_pointee(LeaseSet::new()),
+            terms: Mutex::new(terms),
+            last: Mutex::new(None),
+            exhausted_until: AtomicU64::new(0),
+            free: AtomicU64::new(0),
+            waiting_units: AtomicU64::new(0),
+            pending_debt: AtomicU64::new(0),
+            want: AtomicU64::new(LEAST_WANT),
+            granted_at: AtomicU64::new(0),
+            queued: AtomicBool::new(false),
+            idle_ticks: AtomicU64::new(0),
+            failed_at: AtomicU64::new(0),
+            answered: Notify::new(),
+        }
+    }
+
+    /// Whether some lease can serve `units` now.
+    pub(crate) fn can_serve(&self, units: u64, now: Monotonic) -> bool {
+        self.leases.load().iter().any(|entry| entry.left(now) >= units)
+    }
+
+    /// Takes `units` of one lease, all or none.
+    pub(crate) fn take(&self, units: u64, now: Monotonic) -> Option<Arc<LeaseEntry>> {
+        self.leases.load().iter().find(|entry| entry.spend(units, now)).map(Arc::clone)
+    }
+
+    /// Units held and, where this node is alone, units that nobody holds: what is surely left.
+    pub(crate) fn remaining(&self, now: Monotonic) -> u64 {
+        let held: u64 = self.leases.load().iter().map(|entry| entry.left(now)).sum();
+        held.saturating_add(self.free.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is known, without asking, that `units` are not to be had.
+    pub(crate) fn is_exhausted(&self, units: u64, now: Monotonic) -> bool {
+        // What is scattered over several leases may suffice once they are returned and leased anew, so that is asked for.
+        self.exhausted_until.load(Ordering::Acquire) > now.0
+            && self.leases.load().iter().map(|entry| entry.left(now)).sum::<u64>() < units
+    }
+
+    /// Nanoseconds until the end of the period that is being spent.
+    pub(crate) fn until_period_end(&self, now: Monotonic) -> Option<u64> {
+        self.leases.load().iter().map(|entry| entry.deadline.nanos_since(now)).max().filter(|nanos| *nanos > 0)
+    }
+
+    /// Gives back (positive) or takes more (negative), on the lease that was taken from or another of its period.
+    ///
+    /// Moving the difference to another lease keeps the sums right (A2, B9): what one lease counts too much, the other counts too
+    /// little.
+    pub(crate) fn adjust(&self, from: Option<&Arc<LeaseEntry>>, units: i64) {
+        if units == 0 || from.is_some_and(|entry| entry.adjust(units)) {
+            return;
+        }
+        for entry in self.leases.load().iter() {
+            if from.is_none_or(|from| from.period == entry.period) && entry.adjust(units) {
+                return;
+            }
+        }
+        if units < 0 {
+            self.pending_debt.fetch_add(units.unsigned_abs(), Ordering::AcqRel);
+        }
+        // A credit for which no lease of its period is left is recorded with the request and not granted again.
+    }
+
+    /// Whether a lease has just fallen below its low-water mark.
+    pub(crate) fn runs_low(&self) -> bool {
+        let leases = self.leases.load();
+        leases.last().is_some_and(|entry| entry.runs_low())
+    }
+
+    /// Used, reserved, cap and period, as this node knows them now.
+    pub(crate) fn window(&self) -> Option<WindowState> {
+        let last = (*lock(&self.last))?;
+        let own: u64 = self.leases.load().iter().map(|entry| entry.used()).sum();
+        Some(WindowState { used: last.used_elsewhere.saturating_add(own), ..last.window })
+    }
+
+    pub(crate) fn terms(&self) -> QuotaTerms {
+        lock(&self.terms).clone()
+    }
+
+    /// Another cap or calendar; a higher cap ends the exhaustion at once.
+    pub(crate) fn set_terms(&self, terms: QuotaTerms) {
+        let mut current = lock(&self.terms);
+        if terms.cap_version > current.cap_version {
+            if terms.cap != current.cap {
+                self.exhausted_until.store(0, Ordering::Release);
+            }
+            *current = terms;
+        }
+    }
+
+    pub(crate) fn answered(&self) -> &Notify {
+        &self.answered
+    }
+
+    pub(crate) fn failed_since(&self, since: Monotonic) -> bool {
+        self.failed_at.load(Ordering::Acquire) >= since.0
+    }
+
+    /// Marks it as queued for the driver; `false` if it is already.
+    pub(crate) fn enqueue(&self) -> bool {
+        !self.queued.swap(true, Ordering::AcqRel)
+    }
+
+    /// Counts a request that waits, so that the next wish covers it; pairs with [`stop_waiting`](Self::stop_waiting).
+    pub(crate) fn start_waiting(&self, units: u64) {
+        self.waiting_units.fetch_add(units, Ordering::AcqRel);
+    }
+
+    pub(crate) fn stop_waiting(&self, units: u64) {
+        self.waiting_units.fetch_sub(units, Ordering::AcqRel);
+    }
+
+    // --- what only the driver calls ---
+
+    pub(crate) fn begin_asking(&self) -> u64 {
+        self.queued.store(false, Ordering::Release);
+        let waiting = self.waiting_units.load(Ordering::Acquire);
+        let debt = self.pending_debt.load(Ordering::Acquire);
+        self.want.load(Ordering::Relaxed).max(waiting.saturating_add(debt))
+    }
+
+    /// Leases that end here: past their deadline, spent and settled, or too small for who waits.
+    pub(crate) fn leases_to_return(&self, now: Monotonic, all: bool) -> LeaseSet {
+        let leases = self.leases.load();
+        let waiting = self.waiting_units.load(Ordering::Acquire) > 0;
+        // Two references are the set's and this load's; more means requests in flight that may still give back.
+        let settled = |entry: &Arc<LeaseEntry>| Arc::strong_count(entry) == 1;
+        leases
+            .iter()
+            .filter(|entry| {
+                all || now >= entry.deadline || waiting || (entry.left(now) == 0 && leases.len() > 1 && settled(entry))
+            })
+            .map(Arc::clone)
+            .collect()
+    }
+
+    pub(crate) fn open_leases(&self) -> LeaseSet {
+        self.leases.load().iter().map(Arc::clone).collect()
+    }
+
+    /// Whether nothing was used for a while; called once a tick with whether there was use since the last.
+    pub(crate) fn is_idle(&self, used: bool) -> bool {
+        if used {
+            self.idle_ticks.store(0, Ordering::Relaxed);
+            return false;
+        }
+        self.idle_ticks.fetch_add(1, Ordering::Relaxed) >= IDLE_TICKS
+    }
+
+    /// Takes in an answer: which leases ended, which begin, what the counter's state is.
+    pub(crate) fn apply(&self, ended: &[Arc<LeaseEntry>], begun: Option<Arc<LeaseEntry>>, answer: &Answer) {
+        let mut next: LeaseSet = self
+            .leases
+            .load()
+            .iter()
+            .filter(|entry| !ended.iter().any(|gone| Arc::ptr_eq(gone, entry)))
+            .map(Arc::clone)
+            .collect();
+        next.extend(begun);
+        let reported: u64 = next.iter().map(|entry| entry.reported.load(Ordering::Relaxed)).sum();
+        if let Some(window) = answer.window {
+            let alone = answer.active_nodes <= 1;
+            let used_elsewhere = window.used.saturating_sub(reported);
+            *lock(&self.last) = Some(LastAnswer { window, used_elsewhere, alone });
+            let free = if alone { window.cap.saturating_sub(window.granted) } else { 0 };
+            self.free.store(free, Ordering::Relaxed);
+        } else {
+            self.close_locally(ended);
+        }
+        // The leases are in place before the state says so, and before who waits is woken.
+        self.leases.store(Arc::new(next));
+        if let Some((wanted, granted)) = answer.request {
+            self.learn(wanted, granted, answer);
+        }
+        self.answered.notify_waiters();
+    }
+
+    /// Leases ended and nothing was asked for: the state moves on by what is known of them.
+    fn close_locally(&self, ended: &[Arc<LeaseEntry>]) {
+        let mut last = lock(&self.last);
+        let Some(last) = last.as_mut() else { return };
+        for entry in ended.iter().filter(|entry| entry.period == last.window.period) {
+            let used = entry.used();
+            last.used_elsewhere = last.used_elsewhere.saturating_add(used);
+            last.window.granted = last.window.granted.saturating_add(used).saturating_sub(entry.size);
+        }
+        if last.alone {
+            self.free.store(last.window.cap.saturating_sub(last.window.granted), Ordering::Relaxed);
+        }
+    }
+
+    fn learn(&self, wanted: u64, granted: u64, answer: &Answer) {
+        if granted < wanted {
+            let until = answer.now.plus_nanos(EXHAUSTED_NANOS.min(answer.until_period_end));
+            self.exhausted_until.store(until.0, Ordering::Release);
+        } else {
+            self.exhausted_until.store(0, Ordering::Release);
+        }
+        // A lease should last about a second: one that was gone sooner is doubled, one that lasted long is halved.
+        let before = self.granted_at.swap(answer.now.0, Ordering::Relaxed);
+        let lasted = answer.now.0.saturating_sub(before);
+        let want = self.want.load(Ordering::Relaxed);
+        let next = if before != 0 && lasted < 700_000_000 {
+            want.saturating_mul(2)
+        } else if lasted > 4_000_000_000 {
+            want / 2
+        } else {
+            want
+        };
+        self.want.store(next.clamp(LEAST_WANT, MOST_WANT), Ordering::Relaxed);
+    }
+
+    /// The authority could not be asked: who waits is told.
+    pub(crate) fn fail(&self, now: Monotonic) {
+        self.failed_at.store(now.0, Ordering::Release);
+        self.answered.notify_waiters();
+    }
+
+    /// Takes the debt over that the next lease begins with.
+    pub(crate) fn take_debt(&self) -> u64 {
+        self.pending_debt.swap(0, Ordering::AcqRel)
+    }
+
+    pub(crate) fn has_debt(&self) -> bool {
+        self.pending_debt.load(Ordering::Acquire) > 0
+    }
+}
+
+/// What an answer says about one counter.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) window: Option<WindowState>,
+    pub(crate) active_nodes: u32,
+    /// Wanted and granted, if units were asked for.
+    pub(crate) request: Option<(u64, u64)>,
+    pub(crate) now: Monotonic,
+    pub(crate) until_period_end: u64,
+}
+
+/// All counters of this node.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    all: Mutex<HashMap<CounterId, Arc<Counter>>>,
+}
+
+impl Counters {
+    /// The counter of this id; made by `new` if there is none.
+    pub(crate) fn counter(&self, id: CounterId, new: impl FnOnce() -> CounterState) -> Arc<Counter> {
+        let mut all = lock(&self.all);
+        if let Some(known) = all.get(&id) {
+            return Arc::clone(known);
+        }
+        let counter = Arc::new(Counter { id: id.clone(), state: new() });
+        all.insert(id, Arc::clone(&counter));
+        counter
+    }
+
+    pub(crate) fn known(&self, id: &CounterId) -> Option<Arc<Counter>> {
+        lock(&self.all).get(id).map(Arc::clone)
+    }
+
+    /// Counters of the same limit as `template`, whatever their subject.
+    pub(crate) fn of_limit(&self, template: &CounterId) -> Vec<Arc<Counter>> {
+        let all = lock(&self.all);
+        let same = |id: &CounterId| CounterId { subject: template.subject, ..id.clone() } == *template;
+        all.values().filter(|counter| same(&counter.id)).map(Arc::clone).collect()
+    }
+
+    /// Every counter that is a quota.
+    pub(crate) fn quotas(&self) -> Vec<Arc<Counter>> {
+        let all = lock(&self.all);
+        all.values().filter(|counter| matches!(counter.state, CounterState::Quota(_))).map(Arc::clone).collect()
+    }
+
+    /// Forgets counters that hold nothing and that no caller refers to: a flood of addresses leaves no memory behind.
+    pub(crate) fn sweep(&self, now: Monotonic) {
+        lock(&self.all).retain(|_, counter| {
+            Arc::strong_count(counter) > 1
+                || match &counter.state {
+                    CounterState::Rate(bucket) => !bucket.is_full(now),
+                    CounterState::Open(open) => open.load(Ordering::Relaxed) > 0,
+                    CounterState::Quota(quota) => !quota.leases.load().is_empty() || quota.has_debt(),
+                }
+        });
+    }
+}

@@ -1,0 +1,269 @@
+//! Talks to the quota authority: many counters in one call, off the request path.
+//!
+//! Requests that find too little leased, and leases that run low, put their counter into a queue. One task takes all that is queued,
+//! makes one call of it, and wakes who waits. Once a second it reports what was spent, returns what has ended, and
+//! sends leases back that nobody uses. A call whose answer was lost is repeated as it was: the same lease ids get the same grants.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::counter::Answer;
+use super::{Counter, CounterState, Counters, LeaseEntry, QuotaCounter};
+use crate::clock::{Clock, Monotonic};
+use crate::metrics::Metrics;
+use crate::store::{
+    LeaseAnswer, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, QuotaStore, StoreError, StoreErrorKind,
+};
+
+/// Counters in one call, at most: a bound on the transaction.
+const MOST_COUNTERS: usize = 512;
+
+/// Counters that want to be asked for.
+#[derive(Debug, Default)]
+pub(crate) struct LeaseQueue {
+    counters: Mutex<Vec<Arc<Counter>>>,
+    wake: Notify,
+}
+
+impl LeaseQueue {
+    /// Queues a quota counter, once until it is asked for.
+    pub(crate) fn ask_for(&self, counter: &Arc<Counter>) {
+        if let CounterState::Quota(quota) = &counter.state
+            && quota.enqueue()
+        {
+            self.counters.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(counter));
+            self.wake.notify_one();
+        }
+    }
+
+    fn take(&self) -> Vec<Arc<Counter>> {
+        let mut queued = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = queued.split_off(queued.len().min(MOST_COUNTERS));
+        std::mem::replace(&mut queued, rest)
+    }
+}
+
+/// The task's state.
+#[derive(Debug)]
+pub(crate) struct LeaseDriver {
+    pub(crate) store: Arc<dyn QuotaStore>,
+    pub(crate) node: NodeIdentity,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) queue: Arc<LeaseQueue>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Whether the last call failed.
+    pub(crate) away: AtomicBool,
+    /// Counts calls, for tests and for who wants to know what a request costs.
+    pub(crate) calls: AtomicU64,
+    /// One call at a time: reports before reads must not overtake one another.
+    pub(crate) turn: tokio::sync::Mutex<Option<Pending>>,
+}
+
+/// A call that was made and not yet answered, with what it means for the counters.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    call: LeaseCall,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    counter: Arc<Counter>,
+    ended: Vec<Arc<LeaseEntry>>,
+    reported: Vec<(Arc<LeaseEntry>, u64)>,
+    /// Index of its request in the call.
+    request: Option<usize>,
+}
+
+/// What a round of the driver is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Units are wanted.
+    Queued,
+    /// A second has passed.
+    Tick,
+    /// Everything goes back.
+    Drain,
+}
+
+impl LeaseDriver {
+    /// Runs until the future is dropped.
+    pub(crate) async fn run(&self) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let round = tokio::select! {
+                () = self.queue.wake.notified() => Round::Queued,
+                _ = tick.tick() => Round::Tick,
+            };
+            if round == Round::Tick {
+                self.counters.sweep(self.clock.monotonic());
+            }
+            if let Err(error) = self.round(round).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "quota store did not answer");
+                // Back off without deafness: who is refused meanwhile was told at once.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                self.queue.wake.notify_one();
+            }
+        }
+    }
+
+    /// Reports what was spent, so that reads of the authority are fresh.
+    pub(crate) async fn report(&self) -> Result<(), StoreError> {
+        self.round(Round::Tick).await
+    }
+
+    /// Gives every lease back.
+    pub(crate) async fn give_back(&self) -> Result<(), StoreError> {
+        self.round(Round::Drain).await
+    }
+
+    async fn round(&self, round: Round) -> Result<(), StoreError> {
+        let mut turn = self.turn.lock().await;
+        if let Some(pending) = turn.take() {
+            // The outcome of the last call is unknown: repeat it before anything new.
+            self.send(&mut turn, pending).await?;
+        }
+        loop {
+            let counters = match round {
+                Round::Queued => self.queue.take(),
+                Round::Tick | Round::Drain => self.counters.quotas(),
+            };
+            let pending = self.compose(&counters, round);
+            if !pending.call.is_empty() {
+                self.send(&mut turn, pending).await?;
+            }
+            if round != Round::Queued || counters.len() < MOST_COUNTERS {
+                return Ok(());
+            }
+        }
+    }
+
+    fn compose(&self, counters: &[Arc<Counter>], round: Round) -> Pending {
+        let now = self.clock.monotonic();
+        let mut call =
+            LeaseCall { node: self.node.clone(), reports: Vec::new(), returns: Vec::new(), requests: Vec::new() };
+        let mut sorted: Vec<&Arc<Counter>> = counters.iter().collect();
+        // Sorted, so that calls of several nodes lock counters in one order.
+        sorted.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut parts = Vec::new();
+        for counter in sorted {
+            let CounterState::Quota(quota) = &counter.state else { continue };
+            let part = compose_part(counter, quota, round, now, &mut call);
+            if part.request.is_some() || !part.ended.is_empty() || !part.reported.is_empty() {
+                parts.push(part);
+            }
+        }
+        Pending { call, parts }
+    }
+
+    async fn send(&self, turn: &mut Option<Pending>, pending: Pending) -> Result<(), StoreError> {
+        let sent = self.clock.monotonic();
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        match self.store.lease(&pending.call).await {
+            Ok(answer) => {
+                self.away.store(false, Ordering::Release);
+                self.metrics.lease_call(true);
+                self.take_in(&pending, &answer, sent);
+                Ok(())
+            }
+            Err(error) => {
+                self.away.store(true, Ordering::Release);
+                self.metrics.lease_call(false);
+                let now = self.clock.monotonic();
+                for part in &pending.parts {
+                    if let CounterState::Quota(quota) = &part.counter.state {
+                        quota.fail(now);
+                    }
+                }
+                if error.kind() == StoreErrorKind::Unavailable {
+                    *turn = Some(pending);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn take_in(&self, pending: &Pending, answer: &LeaseAnswer, sent: Monotonic) {
+        for part in &pending.parts {
+            let CounterState::Quota(quota) = &part.counter.state else { continue };
+            for (entry, used) in &part.reported {
+                entry.reported.fetch_max(*used, Ordering::Relaxed);
+            }
+            let grant = part.request.and_then(|at| Some((pending.call.requests.get(at)?, answer.grants.get(at)?)));
+            let until_end = grant.map_or(0, |(_, grant)| {
+                answer.now.micros_until(grant.window.period.end).saturating_mul(1_000)
+            });
+            let begun = grant.filter(|(_, grant)| grant.units > 0).map(|(_, grant)| {
+                // Counted from when the question left, so that the deadline is never later than the authority's.
+                let deadline = sent.plus_nanos(until_end);
+                let debt = quota.take_debt();
+                Arc::new(LeaseEntry::new(grant.lease, grant.window.period, deadline, grant.units, debt))
+            });
+            quota.apply(
+                &part.ended,
+                begun,
+                &Answer {
+                    window: grant.map(|(_, grant)| grant.window),
+                    active_nodes: answer.active_nodes,
+                    request: grant.map(|(request, grant)| (request.want, grant.units)),
+                    now: self.clock.monotonic(),
+                    until_period_end: until_end,
+                },
+            );
+        }
+    }
+}
+
+fn compose_part(
+    counter: &Arc<Counter>,
+    quota: &QuotaCounter,
+    round: Round,
+    now: Monotonic,
+    call: &mut LeaseCall,
+) -> Part {
+    let asking = round == Round::Queued || (round == Round::Tick && quota.has_debt());
+    let want = if asking { quota.begin_asking() } else { 0 };
+    let open = quota.open_leases();
+    let spent = |entry: &Arc<LeaseEntry>| entry.used() > entry.reported.load(Ordering::Relaxed);
+    let idle = round == Round::Tick && quota.is_idle(open.iter().any(spent));
+    let all = round == Round::Drain || (idle && !open.is_empty());
+    drop(open);
+
+    let ended: Vec<Arc<LeaseEntry>> = quota.leases_to_return(now, all).into_vec();
+    for entry in &ended {
+        call.returns.push(LeaseReport { lease: entry.lease, used: entry.begin_return() });
+    }
+    let mut reported = Vec::new();
+    for entry in quota.open_leases() {
+        let used = entry.used();
+        if !entry.is_returning() && used > entry.reported.load(Ordering::Relaxed) {
+            call.reports.push(LeaseReport { lease: entry.lease, used });
+            reported.push((entry, used));
+        }
+    }
+    let request = asking.then(|| {
+        let terms = quota.terms();
+        call.requests.push(LeaseRequest {
+            lease: LeaseId::generate(),
+            counter: counter.id.clone(),
+            calendar: terms.calendar,
+            cap: terms.cap,
+            cap_version: terms.cap_version,
+            want,
+            beyond_cap: terms.beyond_cap,
+        });
+        call.requests.len() - 1
+    });
+    Part { counter: Arc::clone(counter), ended, reported, request }
+}
+
+impl LeaseCall {
+    fn is_empty(&self) -> bool {
+        self.reports.is_empty() && self.returns.is_empty() && self.requests.is_empty()
+    }
+}

@@ -1,0 +1,454 @@
+//! The authority of quotas as a pure state machine: no I/O, no clock, no lock. Class Q of the protocols.
+//!
+//! This file is the specification. The memory store is this ledger behind a lock. Stores in SQL keep the same rows, let the same
+//! [`WindowRow`] decide, and run the same random calls against this ledger, step by step.
+//!
+//! A call is worked off in this order:
+//!
+//! 1. The node's registered process life must be the caller's, else nothing happens.
+//! 2. Reports raise what is known of open leases.
+//! 3. Returns close leases: the unspent rest is given back, or a debt is booked.
+//! 4. Requests get their grants; an id that is known gets the same grant again.
+//!
+//! Invariant: nothing here closes a lease because time passed. Only its holder, or the next life of its node, ends a lease (A6).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::invariant::invariant;
+use crate::model::{StreamId, Timestamp};
+use crate::period::Period;
+use crate::store::{
+    CounterId, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, WindowQuery,
+    WindowState,
+};
+
+/// The most units that a window counts: what a signed 64-bit column holds. Grants and debts end there instead of wrapping.
+pub(crate) const MOST_UNITS: u64 = i64::MAX.unsigned_abs();
+/// How long a closed lease is remembered, so that a repeated call finds it: far longer than any node repeats one.
+const CLOSED_LEASE_KEPT_MICROS: i64 = 3_600 * 1_000_000;
+/// How long a window is kept after its period.
+const WINDOW_KEPT_MICROS: i64 = 400 * 86_400 * 1_000_000;
+/// Rows of each kind that one call forgets at most.
+pub(crate) const MOST_FORGOTTEN: usize = 64;
+
+/// Closed leases that were closed before this instant are forgotten.
+pub(crate) const fn closed_leases_kept_since(now: Timestamp) -> Timestamp {
+    now.plus_micros(-CLOSED_LEASE_KEPT_MICROS)
+}
+
+/// Windows whose period ended before this instant are forgotten, leases and all.
+pub(crate) const fn windows_kept_since(now: Timestamp) -> Timestamp {
+    now.plus_micros(-WINDOW_KEPT_MICROS)
+}
+
+/// One counter in one period: the numbers that decide. Every store keeps just these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WindowRow {
+    pub(crate) period: Period,
+    /// The cap that holds: of the highest plan version seen.
+    pub(crate) cap: u64,
+    pub(crate) cap_version: u32,
+    /// The cap, or what was granted within an earlier cap when it was lowered below that.
+    pub(crate) ceiling: u64,
+    /// Sizes of open leases and use of closed ones.
+    pub(crate) granted: u64,
+    /// What was granted beyond the cap knowingly, and debts: all of them that ever were.
+    pub(crate) overrun: u64,
+    /// Use of closed leases.
+    pub(crate) used_closed: u64,
+}
+
+impl WindowRow {
+    /// A window that nothing has used.
+    pub(crate) fn new(period: Period, cap: u64, cap_version: u32) -> Self {
+        let cap = cap.min(MOST_UNITS);
+        Self { period, cap, cap_version, ceiling: cap, granted: 0, overrun: 0, used_closed: 0 }
+    }
+
+    /// Takes over what a request knows of the limit. An older plan version changes nothing: nodes learn of a new plan one after the other.
+    pub(crate) fn refresh(&mut self, request: &LeaseRequest, period: Period) {
+        // A change of calendar may have cut the running period.
+        self.period = period;
+        if request.cap_version < self.cap_version {
+            return;
+        }
+        self.cap_version = request.cap_version;
+        let cap = request.cap.min(MOST_UNITS);
+        if cap != self.cap {
+            self.cap = cap;
+            self.ceiling = cap.max(self.granted.saturating_sub(self.overrun));
+        }
+    }
+
+    /// Debits a grant. `nodes` are those that hold open leases of this window, the asking one included.
+    pub(crate) fn grant(&mut self, want: u64, beyond_cap: bool, nodes: u32) -> u64 {
+        let remaining = self.cap.saturating_sub(self.granted);
+        let units = if beyond_cap {
+            want.min(MOST_UNITS.saturating_sub(self.granted))
+        } else if nodes > 1 {
+            // Halving what is left per node keeps something for the others until the very end.
+            let share = remaining.checked_div(u64::from(nodes).saturating_mul(2)).unwrap_or(0);
+            want.min(share.max(1)).min(remaining)
+        } else {
+            want.min(remaining)
+        };
+        self.granted = self.granted.saturating_add(units);
+        self.overrun = self.overrun.saturating_add(units.saturating_sub(remaining)).min(MOST_UNITS);
+        invariant!(A1, self.keeps_a1());
+        units
+    }
+
+    /// Ends a lease: gives back what was not used, or books the debt. Gives the use that is booked.
+    pub(crate) fn close(&mut self, size: u64, used: u64) -> u64 {
+        let booked = if used <= size {
+            let rest = size.saturating_sub(used);
+            invariant!(A2, rest <= self.granted);
+            self.granted = self.granted.saturating_sub(rest);
+            used
+        } else {
+            let debt = used.saturating_sub(size).min(MOST_UNITS.saturating_sub(self.granted));
+            self.granted = self.granted.saturating_add(debt);
+            self.overrun = self.overrun.saturating_add(debt).min(MOST_UNITS);
+            size.saturating_add(debt)
+        };
+        self.used_closed = self.used_closed.saturating_add(booked);
+        invariant!(A1, self.keeps_a1());
+        booked
+    }
+
+    /// The window as callers see it, given what is reported of its open leases.
+    pub(crate) fn state(&self, used_open: u64) -> WindowState {
+        WindowState {
+            period: self.period,
+            cap: self.cap,
+            granted: self.granted,
+            used: self.used_closed.saturating_add(used_open),
+        }
+    }
+
+    fn keeps_a1(&self) -> bool {
+        self.granted <= self.ceiling.saturating_add(self.overrun)
+    }
+}
+
+/// The window of a counter that has no row: nothing is used of it.
+pub(crate) fn unused_window(period: Period, cap: u64) -> WindowState {
+    WindowRow::new(period, cap, 0).state(0)
+}
+
+/// The caller's process life is not the node's latest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Superseded;
+
+/// All windows, leases and nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    nodes: HashMap<Arc<str>, StreamId>,
+    windows: BTreeMap<CounterId, BTreeMap<Timestamp, Window>>,
+    leases: HashMap<LeaseId, Lease>,
+    /// Closed leases by the instant of closing, to be forgotten in that order.
+    closed: BTreeSet<(Timestamp, LeaseId)>,
+    /// Windows by their end, to be forgotten in that order.
+    ends: BTreeSet<(Timestamp, CounterId, Timestamp)>,
+}
+
+#[derive(Debug)]
+struct Window {
+    row: WindowRow,
+    open: BTreeSet<LeaseId>,
+    closed: BTreeSet<LeaseId>,
+}
+
+#[derive(Debug, Clone)]
+struct Lease {
+    counter: CounterId,
+    start: Timestamp,
+    node: Arc<str>,
+    boot: StreamId,
+    size: u64,
+    used: u64,
+    open: bool,
+}
+
+impl Ledger {
+    /// A new process life of a node. What earlier lives left open is closed as spent: nobody can say what was left of it (A6).
+    pub(crate) fn register(&mut self, identity: &NodeIdentity, now: Timestamp) {
+        if self.nodes.get(&*identity.node) == Some(&identity.boot) {
+            return;
+        }
+        let left: Vec<(LeaseId, u64)> = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.open && *lease.node == *identity.node && lease.boot != identity.boot)
+            .map(|(id, lease)| (*id, lease.size.max(lease.used)))
+            .collect();
+        for (id, used) in left {
+            self.close(id, used, now);
+        }
+        self.nodes.insert(identity.node.as_str().into(), identity.boot);
+    }
+
+    /// One call, whole or not at all.
+    pub(crate) fn lease(&mut self, call: &LeaseCall, now: Timestamp) -> Result<LeaseAnswer, Superseded> {
+        let node = match self.nodes.get_key_value(&*call.node.node) {
+            Some((node, boot)) if *boot == call.node.boot => Arc::clone(node),
+            _ => return Err(Superseded),
+        };
+        for report in &call.reports {
+            self.report(report, &node);
+        }
+        for returned in &call.returns {
+            if self.report(returned, &node) {
+                // Reported first, so that a return that was overtaken by a report loses nothing.
+                let used = self.leases.get(&returned.lease).map_or(0, |lease| lease.used);
+                self.close(returned.lease, used, now);
+            }
+        }
+        let mut active_nodes = 1;
+        let mut granted = Vec::with_capacity(call.requests.len());
+        for request in &call.requests {
+            let (units, start, nodes) = self.grant(request, &node, call.node.boot, now);
+            active_nodes = active_nodes.max(nodes);
+            granted.push((request, units, start));
+        }
+        // The state after the whole call, also where it asks twice for one counter.
+        let grants = granted
+            .into_iter()
+            .map(|(request, units, start)| {
+                let counter = self.leases.get(&request.lease).map_or(&request.counter, |lease| &lease.counter);
+                let window = self.state(counter, start).unwrap_or_else(|| {
+                    unused_window(request.calendar.period(request.counter.per, now), request.cap)
+                });
+                LeaseGrant { lease: request.lease, units, window }
+            })
+            .collect();
+        self.forget(now);
+        Ok(LeaseAnswer { now, active_nodes, grants })
+    }
+
+    /// Present use of counters.
+    pub(crate) fn windows(&self, queries: &[WindowQuery], now: Timestamp) -> Vec<WindowState> {
+        queries
+            .iter()
+            .map(|query| {
+                let period = query.calendar.period(query.counter.per, now);
+                self.state(&query.counter, period.start)
+                    .map_or_else(|| unused_window(period, query.cap), |state| WindowState { period, ..state })
+            })
+            .collect()
+    }
+
+    /// Subjects of a tenant's limit in the present period, those with most granted first, then by the counter's text.
+    pub(crate) fn subjects(&self, template: &WindowQuery, most: usize, now: Timestamp) -> Vec<(CounterId, WindowState)> {
+        let wanted = &template.counter;
+        let period = template.calendar.period(wanted.per, now);
+        // Counters are ordered by tenant first.
+        let first = CounterId {
+            tenant: wanted.tenant,
+            subject: crate::store::Subject::Tenant,
+            limit: "".into(),
+            meter: "".into(),
+            per: crate::model::Per::Second,
+        };
+        let mut found: Vec<(CounterId, WindowState)> = self
+            .windows
+            .range(first..)
+            .take_while(|(counter, _)| counter.tenant == wanted.tenant)
+            .filter(|(counter, _)| {
+                counter.limit == wanted.limit && counter.meter == wanted.meter && counter.per == wanted.per
+            })
+            .filter_map(|(counter, _)| {
+                let state = self.state(counter, period.start)?;
+                Some((counter.clone(), WindowState { period, ..state }))
+            })
+            .collect();
+        found.sort_by_cached_key(|(counter, state)| (std::cmp::Reverse(state.granted), counter.to_string()));
+        found.truncate(most);
+        found
+    }
+
+    /// Asserts A1 and A2 for every window, for tests.
+    #[cfg(any(test, feature = "conformance"))]
+    pub(crate) fn check(&self) {
+        for (counter, starts) in &self.windows {
+            for window in starts.values() {
+                let row = &window.row;
+                assert!(row.keeps_a1(), "A1 is broken for {counter}: {row:?}");
+                let open: u64 = window.open.iter().filter_map(|id| self.leases.get(id)).map(|lease| lease.size).sum();
+                assert_eq!(open.saturating_add(row.used_closed), row.granted, "A2 is broken for {counter}: {row:?}");
+            }
+        }
+    }
+
+    /// Raises what is known of an open lease of this node; `false` if there is none (A5).
+    fn report(&mut self, report: &LeaseReport, node: &str) -> bool {
+        match self.leases.get_mut(&report.lease) {
+            Some(lease) if lease.open && *lease.node == *node => {
+                lease.used = lease.used.max(report.used.min(MOST_UNITS));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn close(&mut self, id: LeaseId, used: u64, now: Timestamp) {
+        let Some(lease) = self.leases.get_mut(&id) else { return };
+        let window = self.windows.get_mut(&lease.counter).and_then(|starts| starts.get_mut(&lease.start));
+        let Some(window) = window else { return };
+        lease.used = window.row.close(lease.size, used);
+        lease.open = false;
+        window.open.remove(&id);
+        window.closed.insert(id);
+        self.closed.insert((now, id));
+    }
+
+    /// Gives units, the start of the window, and how many nodes share it.
+    fn grant(&mut self, request: &LeaseRequest, node: &Arc<str>, boot: StreamId, now: Timestamp) -> (u64, Timestamp, u32) {
+        if let Some(known) = self.leases.get(&request.lease) {
+            let nodes = self.nodes_of(&known.counter, known.start, node);
+            return (known.size, known.start, nodes);
+        }
+        let period = request.calendar.period(request.counter.per, now);
+        let nodes = self.nodes_of(&request.counter, period.start, node);
+        let starts = self.windows.entry(request.counter.clone()).or_default();
+        let window = starts.entry(period.start).or_insert_with(|| Window {
+            row: WindowRow::new(period, request.cap, request.cap_version),
+            open: BTreeSet::new(),
+            closed: BTreeSet::new(),
+        });
+        let end_before = window.row.period.end;
+        window.row.refresh(request, period);
+        let units = window.row.grant(request.want, request.beyond_cap, nodes);
+        if units > 0 {
+            window.open.insert(request.lease);
+            self.leases.insert(
+                request.lease,
+                Lease {
+                    counter: request.counter.clone(),
+                    start: period.start,
+                    node: Arc::clone(node),
+                    boot,
+                    size: units,
+                    used: 0,
+                    open: true,
+                },
+            );
+        }
+        if end_before != period.end {
+            self.ends.remove(&(end_before, request.counter.clone(), period.start));
+        }
+        self.ends.insert((period.end, request.counter.clone(), period.start));
+        (units, period.start, nodes)
+    }
+
+    /// Nodes that hold open leases of a window, and this one.
+    fn nodes_of(&self, counter: &CounterId, start: Timestamp, node: &str) -> u32 {
+        let open = self.window(counter, start).map(|window| &window.open);
+        let mut nodes: BTreeSet<&str> =
+            open.into_iter().flatten().filter_map(|id| self.leases.get(id)).map(|lease| &*lease.node).collect();
+        nodes.insert(node);
+        u32::try_from(nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    fn window(&self, counter: &CounterId, start: Timestamp) -> Option<&Window> {
+        self.windows.get(counter)?.get(&start)
+    }
+
+    fn state(&self, counter: &CounterId, start: Timestamp) -> Option<WindowState> {
+        let window = self.window(counter, start)?;
+        let used_open = window
+            .open
+            .iter()
+            .filter_map(|id| self.leases.get(id))
+            .fold(0u64, |sum, lease| sum.saturating_add(lease.used));
+        Some(window.row.state(used_open))
+    }
+
+    /// Forgets some of what nobody will ask for again. A forgotten lease id would be a new lease: its units stay debited, none are created (A5).
+    fn forget(&mut self, now: Timestamp) {
+        for _ in 0..MOST_FORGOTTEN {
+            let Some((at, id)) = self.closed.first().copied() else { break };
+            if at >= closed_leases_kept_since(now) {
+                break;
+            }
+            self.closed.pop_first();
+            if let Some(lease) = self.leases.remove(&id)
+                && let Some(window) = self.windows.get_mut(&lease.counter).and_then(|starts| starts.get_mut(&lease.start))
+            {
+                window.closed.remove(&id);
+            }
+        }
+        for _ in 0..MOST_FORGOTTEN {
+            if self.ends.first().is_none_or(|(end, ..)| *end >= windows_kept_since(now)) {
+                break;
+            }
+            let Some((_, counter, start)) = self.ends.pop_first() else { break };
+            let Some(starts) = self.windows.get_mut(&counter) else { continue };
+            if let Some(window) = starts.remove(&start) {
+                for id in window.open.iter().chain(&window.closed) {
+                    self.leases.remove(id);
+                }
+            }
+            if starts.is_empty() {
+                self.windows.remove(&counter);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(cap: u64) -> WindowRow {
+        let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(1) };
+        WindowRow::new(period, cap, 1)
+    }
+
+    #[track_caller]
+    fn check(cap: u64, granted: u64, want: u64, nodes: u32, expected: u64) {
+        let mut row = row(cap);
+        row.granted = granted;
+        assert_eq!(row.grant(want, false, nodes), expected);
+    }
+
+    #[test]
+    fn one_node_gets_what_is_left() {
+        check(100, 0, 40, 1, 40);
+        check(100, 90, 40, 1, 10);
+        check(100, 100, 40, 1, 0);
+    }
+
+    #[test]
+    fn several_nodes_share_what_is_left_down_to_the_last_unit() {
+        check(100, 0, 40, 2, 25);
+        check(100, 97, 40, 2, 1);
+        check(100, 100, 40, 2, 0);
+    }
+
+    #[test]
+    fn a1_units_beyond_the_cap_are_overrun() {
+        let mut row = row(10);
+        assert_eq!(row.grant(25, true, 1), 25);
+        assert_eq!((row.granted, row.overrun), (25, 15));
+        assert_eq!(row.grant(1, false, 1), 0);
+    }
+
+    #[test]
+    fn a1_a_debt_is_booked_against_the_counter() {
+        let mut row = row(10);
+        assert_eq!(row.grant(10, false, 1), 10);
+        assert_eq!(row.close(10, 14), 14);
+        assert_eq!((row.granted, row.overrun, row.used_closed), (14, 4, 14));
+    }
+
+    #[test]
+    fn nothing_wraps_at_the_largest_numbers() {
+        let mut row = row(u64::MAX);
+        assert_eq!(row.grant(u64::MAX, true, 1), MOST_UNITS);
+        assert_eq!(row.grant(1, true, 1), 0);
+        assert_eq!(row.close(MOST_UNITS, MOST_UNITS), MOST_UNITS);
+        assert_eq!(row.close(0, 5), 0);
+    }
+}

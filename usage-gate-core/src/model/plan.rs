@@ -1,0 +1,23 @@
+//! Plans: a named, versioned set of limits and prices.
+
+use super::{Limit, Timestamp};
+use crate::price::Price;
+
+/// One version of a plan. A version never changes; a new one takes its place.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Plan {
+    /// The operator's word for it, such as `starter`.
+    pub id: String,
+    /// 1 for the first, one more for each change.
+    pub version: u32,
+    /// For people.
+    pub name: String,
+    /// ISO 4217 code of its prices.
+    pub currency: String,
+    /// Limits, in the order in which they are shown.
+    pub limits: Vec<Limit>,
+    /// Prices a meter.
+    pub prices: Vec<Price>,
+    /// When this version was made.
+    pub created_at: Timestamp,
+}

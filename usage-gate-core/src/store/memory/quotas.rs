@@ -1,0 +1,34 @@
+//! Quotas in memory: the ledger behind a lock.
+
+use super::MemoryStore;
+use crate::store::{
+    CounterId, Durability, LeaseAnswer, LeaseCall, NodeIdentity, QuotaPromises, QuotaStore, StoreError, WindowQuery,
+    WindowState,
+};
+
+#[async_trait::async_trait]
+impl QuotaStore for MemoryStore {
+    fn promises(&self) -> QuotaPromises {
+        QuotaPromises::new(Durability::Process, true)
+    }
+
+    async fn register(&self, node: &NodeIdentity) -> Result<(), StoreError> {
+        let mut ledger = self.ledger();
+        // Read under the lock: the order of instants is the order of calls.
+        ledger.register(node, self.inner.clock.wall());
+        Ok(())
+    }
+
+    async fn lease(&self, call: &LeaseCall) -> Result<LeaseAnswer, StoreError> {
+        let mut ledger = self.ledger();
+        ledger.lease(call, self.inner.clock.wall()).map_err(|_| StoreError::superseded("lease units"))
+    }
+
+    async fn windows(&self, queries: &[WindowQuery]) -> Result<Vec<WindowState>, StoreError> {
+        Ok(self.ledger().windows(queries, self.inner.clock.wall()))
+    }
+
+    async fn subjects(&self, template: &WindowQuery, most: usize) -> Result<Vec<(CounterId, WindowState)>, StoreError> {
+        Ok(self.ledger().subjects(template, most, self.inner.clock.wall()))
+    }
+}

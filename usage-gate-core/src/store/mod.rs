@@ -1,0 +1,36 @@
+//! The five storage traits and what implements them.
+//!
+//! Each has one job, so that a custom backend implements only what it has. [`KeyStore`], [`QuotaStore`] and [`UsageSink`]
+//! stand behind the request path, never on it: a key is resolved once and cached, units are leased in bulk, usage
+//! is shipped in batches. [`AccountStore`] and [`UsageReader`] serve management and dashboards.
+//!
+//! Every backend has the same five file names: keys, quotas, usage, accounts, reader.
+
+mod accounts;
+mod error;
+mod keys;
+mod quotas;
+mod reader;
+mod usage;
+
+#[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "a store in memory has no schema"))]
+mod migrate;
+mod paging;
+mod watermark;
+
+pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+pub use accounts::{AccountStore, Change, ChangeOutcome, Page, PageRequest, UserFilter};
+pub use error::{StoreError, StoreErrorKind};
+pub use keys::{Changed, Changes, FeedPosition, KeyStore, LastUse, ResolvedKey};
+pub use memory::MemoryStore;
+pub use quotas::{
+    CounterId, Durability, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, NodeIdentity,
+    QuotaPromises, QuotaStore, Subject, WindowQuery, WindowState,
+};
+pub use reader::{Dimension, UsageItem, UsagePage, UsageQuery, UsageReader, Window};
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
+pub use usage::{Batch, Outcome, RefusalSum, RollupDelta, RollupKey, UnitTotals, UsageRecord, UsageSink};

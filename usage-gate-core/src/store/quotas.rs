@@ -1,0 +1,263 @@
+//! The authority of quotas: units are leased, spent from memory, reported and given back.
+
+use std::fmt;
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::StoreError;
+use crate::model::{KeyId, Per, StreamId, TenantId, Timestamp, UserId};
+use crate::period::{Calendar, Period};
+
+/// Whose use a counter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// The tenant's.
+    Tenant,
+    /// One user's; `None` for keys without a user.
+    User(Option<UserId>),
+    /// One key's.
+    Key(KeyId),
+    /// One client address's; IPv6 cut to its /64.
+    Ip(IpAddr),
+}
+
+/// What a quota is counted under. It does not name the plan or its version: use is kept when limits change.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CounterId {
+    /// Whose limit.
+    pub tenant: TenantId,
+    /// Whose use.
+    pub subject: Subject,
+    /// The limit's name in the plan.
+    pub limit: Arc<str>,
+    /// The meter's name.
+    pub meter: Arc<str>,
+    /// The unit of its period; rates and concurrency keep their counters under theirs (`Second` for concurrency).
+    pub per: Per,
+}
+
+impl fmt::Display for CounterId {
+    /// A stable text, unique per counter, for stores that key by text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}/", self.tenant, self.limit, self.meter, self.per.as_str())?;
+        match self.subject {
+            Subject::Tenant => f.write_str("tenant"),
+            Subject::User(Some(user)) => write!(f, "{user}"),
+            Subject::User(None) => f.write_str("user:none"),
+            Subject::Key(key) => write!(f, "{key}"),
+            Subject::Ip(address) => write!(f, "ip:{address}"),
+        }
+    }
+}
+
+/// One lease, named by the node before it asks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(u128);
+
+impl LeaseId {
+    /// A new id.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().as_u128())
+    }
+
+    /// The number inside.
+    #[must_use]
+    pub const fn as_u128(self) -> u128 {
+        self.0
+    }
+
+    /// The id of a number that [`as_u128`](Self::as_u128) gave.
+    #[must_use]
+    pub const fn from_u128(value: u128) -> Self {
+        Self(value)
+    }
+}
+
+impl Debug for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lse_{:032x}", self.0)
+    }
+}
+
+/// Which node asks, and in which of its process lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// The node's name, the same through restarts.
+    pub node: String,
+    /// This process life.
+    pub boot: StreamId,
+}
+
+/// What a node has spent of an open lease so far. Cumulative: repeating or reordering reports does no harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseReport {
+    /// Which lease.
+    pub lease: LeaseId,
+    /// Units spent of it since it was granted; more than its size if it went into debt.
+    pub used: u64,
+}
+
+/// A wish for units of one counter.
+#[derive(Debug, Clone)]
+pub struct LeaseRequest {
+    /// Made by the node before it asks: the same id gets the same grant.
+    pub lease: LeaseId,
+    /// Of what.
+    pub counter: CounterId,
+    /// The tenant's calendar, of which the authority computes the period by its own clock.
+    pub calendar: Calendar,
+    /// The limit's units in a period.
+    pub cap: u64,
+    /// Which version of the plan the cap is of: a window keeps the cap of the highest version it has seen.
+    pub cap_version: u32,
+    /// Units of the counter's meter wished for.
+    pub want: u64,
+    /// Whether use goes on beyond the cap (`when_exceeded = "allow"`): then the whole wish is granted always, and what exceeds
+    /// the cap is booked as overrun.
+    pub beyond_cap: bool,
+}
+
+/// Everything a node tells and asks in one round trip; the store does all of it or nothing, in this order.
+#[derive(Debug, Clone)]
+pub struct LeaseCall {
+    /// Who asks.
+    pub node: NodeIdentity,
+    /// What was spent of leases that stay open.
+    pub reports: Vec<LeaseReport>,
+    /// Leases that end here, with what was spent of them: the rest goes back.
+    pub returns: Vec<LeaseReport>,
+    /// New leases; sorted by counter, so that calls of several nodes do not deadlock.
+    pub requests: Vec<LeaseRequest>,
+}
+
+/// One counter in one period, as its authority knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowState {
+    /// The period.
+    pub period: Period,
+    /// The cap that holds.
+    pub cap: u64,
+    /// Sizes of open leases and use of closed ones, together; at most `cap` unless use went beyond it knowingly.
+    pub granted: u64,
+    /// Spent as far as it was reported; never more than `granted`, plus debts not yet booked.
+    pub used: u64,
+}
+
+impl WindowState {
+    /// Leased and not reported as spent.
+    #[must_use]
+    pub const fn reserved(&self) -> u64 {
+        self.granted.saturating_sub(self.used)
+    }
+}
+
+/// The answer to one [`LeaseRequest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseGrant {
+    /// Which request.
+    pub lease: LeaseId,
+    /// Units granted and debited: from 0 to what was wanted. With 0 there is no lease to return.
+    pub units: u64,
+    /// The counter after this call.
+    pub window: WindowState,
+}
+
+/// The answer to a [`LeaseCall`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseAnswer {
+    /// The authority's clock when it decided: deadlines are computed from it, never from the node's own.
+    pub now: Timestamp,
+    /// Nodes that hold leases here, this one included: grants are smaller where there are more.
+    pub active_nodes: u32,
+    /// One for each request, in their order.
+    pub grants: Vec<LeaseGrant>,
+}
+
+/// A question about a counter's present use.
+#[derive(Debug, Clone)]
+pub struct WindowQuery {
+    /// Which.
+    pub counter: CounterId,
+    /// The tenant's calendar.
+    pub calendar: Calendar,
+    /// The limit's units, for a window that nothing has used yet.
+    pub cap: u64,
+}
+
+/// How long granted units are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// As long as the process lives.
+    Process,
+    /// Through restarts and power loss, once a call has returned.
+    Durable,
+}
+
+/// What a quota store promises; the conformance suite tests just that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuotaPromises {
+    /// How long granted units are remembered.
+    pub durability: Durability,
+    /// Whether several nodes may lease from it.
+    pub many_nodes: bool,
+}
+
+impl QuotaPromises {
+    /// States the promises.
+    #[must_use]
+    pub const fn new(durability: Durability, many_nodes: bool) -> Self {
+        Self { durability, many_nodes }
+    }
+}
+
+/// The authority for quotas.
+///
+/// # Contract
+/// - **A1** what is granted of a counter in a period is never more than its cap (or what was granted before the cap was lowered, or
+///   booked as debt and overrun).
+/// - **A2** granted = sizes of open leases + use of closed ones.
+/// - **A5** what the store does not know creates no capacity: a report or return of an unknown or closed lease changes nothing.
+/// - A call is one transaction. Repeating it (after a lost answer) grants the same and debits nothing more.
+/// - A call of a process life that is not the node's latest is refused with
+///   [`Superseded`](super::StoreErrorKind::Superseded).
+///
+/// The suite `conformance::quotas` tests it. Source: bounded counters, Balegas et al. 2015, arXiv 1503.09052.
+#[async_trait::async_trait]
+pub trait QuotaStore: Send + Sync + Debug + 'static {
+    /// What it promises.
+    fn promises(&self) -> QuotaPromises;
+
+    /// Announces a new process life of a node. Leases that earlier lives left open are closed as spent: nobody can say
+    /// what was left of them, and units are never given back by guess (A6).
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable): repeat it.
+    async fn register(&self, node: &NodeIdentity) -> Result<(), StoreError>;
+
+    /// Leases units of several counters, each debited before this returns; takes reports and returns along.
+    ///
+    /// A grant may be smaller than wanted, down to 0, never larger. Exhausted is a grant of 0, not an error. A debt (a report
+    /// above the lease's size) is booked against the counter, cap or no cap.
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable): the outcome is unknown, repeat the same call;
+    /// [`Superseded`](super::StoreErrorKind::Superseded): stop.
+    async fn lease(&self, call: &LeaseCall) -> Result<LeaseAnswer, StoreError>;
+
+    /// Present use of counters, in the order asked.
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable).
+    async fn windows(&self, queries: &[WindowQuery]) -> Result<Vec<WindowState>, StoreError>;
+
+    /// The subjects of a tenant's limit that have been counted in the period that holds now, with their windows: at most `most`, the fullest
+    /// first. `template` names tenant, limit, meter and per; its subject is not looked at.
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable).
+    async fn subjects(&self, template: &WindowQuery, most: usize) -> Result<Vec<(CounterId, WindowState)>, StoreError>;
+}

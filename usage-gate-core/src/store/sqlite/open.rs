@@ -1,0 +1,100 @@
+//! Opening the file: settings of a connection, and the schema.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::value::Fault;
+use crate::store::StoreError;
+use crate::store::migrate::{Applied, Migration, next};
+
+pub(super) const WHAT: &str = "open the database";
+
+/// How long a connection waits for another process that writes, such as the command line.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Prepared statements kept a connection: more than there are.
+const MOST_STATEMENTS: usize = 128;
+
+const MIGRATIONS: [Migration; 1] =
+    [Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") }];
+
+/// Opens the one connection that writes, and migrates.
+pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
+    if path == Path::new(":memory:") {
+        return Err(StoreError::unusable(WHAT, "a database without a file cannot be read beside its writer: use MemoryStore"));
+    }
+    make_private(path).map_err(|error| StoreError::unavailable(WHAT, error))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    prepare(&connection).map_err(failed)?;
+    let mode: String =
+        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    if mode != "wal" {
+        return Err(StoreError::unusable(WHAT, format!("the file system allows only journal mode {mode}: WAL is needed")));
+    }
+    // FULL: the log is synced at every commit, so that granted units survive power loss.
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;").map_err(failed)?;
+    migrate(connection)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    prepare(&connection)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(MOST_STATEMENTS);
+    Ok(())
+}
+
+fn failed(error: rusqlite::Error) -> StoreError {
+    Fault::from(error).into_store(WHAT)
+}
+
+/// Makes the file readable for its owner only: it holds hashes and addresses. SQLite's own files beside it take its mode over.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn migrate(mut connection: Connection) -> Result<Connection, StoreError> {
+    connection
+        .execute_batch(
+            "CREATE TABLE IF NOT EXISTS schema_migration (
+                 version INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL
+             ) STRICT",
+        )
+        .map_err(failed)?;
+    // One more round than there are migrations finds nothing left to do.
+    for _ in 0..=MIGRATIONS.len() {
+        // The lock is taken before reading: of two processes that open at once one migrates, the other finds it done.
+        let step = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let Some(migration) = next(&MIGRATIONS, &applied(&step).map_err(failed)?)? else { break };
+        step.execute_batch(migration.sql).map_err(failed)?;
+        step.execute(
+            "INSERT INTO schema_migration (version, name, checksum) VALUES (?1, ?2, ?3)",
+            (migration.version, migration.name, migration.checksum()),
+        )
+        .map_err(failed)?;
+        step.commit().map_err(failed)?;
+    }
+    Ok(connection)
+}
+
+fn applied(connection: &Connection) -> rusqlite::Result<Vec<Applied>> {
+    connection
+        .prepare("SELECT version, checksum FROM schema_migration ORDER BY version")?
+        .query_map([], |row| Ok(Applied { version: row.get(0)?, checksum: row.get(1)? }))?
+        .collect()
+}
