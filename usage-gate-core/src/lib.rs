@@ -1,10 +1,27 @@
 //! The decision, the leases and the metering of UsageGate, without an HTTP server.
+//!
+//! A [`UsageGate`] is put together from stores and routes by its [builder](UsageGate::builder). A request's path through it is
+//! [`admission`], read from top to bottom; what stands behind it are the traits in [`store`], of which
+//! [`memory`](store::memory) and (feature `sqlite`) `sqlite` are implementations.
 
+pub mod admission;
 pub mod clock;
-pub mod flush;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod feed;
+mod flush;
+mod gate;
+mod invariant;
+mod journal;
+mod lease;
 pub mod management;
+mod metrics;
 pub mod model;
 pub mod period;
 pub mod price;
+pub mod routes;
+mod seat;
 pub mod secret;
 pub mod store;
+
+pub use gate::{BuildError, GateNumbers, GateStatus, UsageGate, UsageGateBuilder};

@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 pub use admit::{Admitted, LimitView, Standing};
 pub use caller::{Caller, IdentityHeaders};
-pub(crate) use caller::{CallerCache, CompiledPlan, FillError};
+pub(crate) use caller::{CallerCache, FillError};
 pub(crate) use credential::Credentials;
 pub(crate) use guard::Guard;
 pub use refusal::{Code, LimitState, Refusal};

@@ -41,8 +41,8 @@ impl LeaseQueue {
 
     fn take(&self) -> Vec<Arc<Counter>> {
         let mut queued = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = queued.split_off(queued.len().min(MOST_COUNTERS));
-        std::mem::replace(&mut queued, rest)
+        let taken = queued.len().min(MOST_COUNTERS);
+        queued.drain(..taken).collect()
     }
 }
 

@@ -1,0 +1,375 @@
+//! Quotas in SQLite: rows are read, [`WindowRow`] decides, rows are written. In one transaction, in the order of the ledger.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::SqliteStore;
+use super::value::{Fault, instant, to_column, units, unreadable};
+use crate::lease::ledger::{
+    MOST_FORGOTTEN, MOST_UNITS, WindowRow, closed_leases_kept_since, unused_window, windows_kept_since,
+};
+use crate::model::Timestamp;
+use crate::period::Period;
+use crate::store::{
+    CounterId, Durability, LeaseAnswer, LeaseCall, LeaseGrant, LeaseReport, LeaseRequest, NodeIdentity,
+    QuotaPromises, QuotaStore, StoreError, Subject, WindowQuery, WindowState,
+};
+
+#[async_trait::async_trait]
+impl QuotaStore for SqliteStore {
+    fn promises(&self) -> QuotaPromises {
+        QuotaPromises::new(Durability::Durable, true)
+    }
+
+    async fn register(&self, node: &NodeIdentity) -> Result<(), StoreError> {
+        let (node, clock) = (node.clone(), self.inner.clock.clone());
+        self.write("register a node", move |connection| Ok(register(connection, &node, clock.wall())?)).await
+    }
+
+    async fn lease(&self, call: &LeaseCall) -> Result<LeaseAnswer, StoreError> {
+        self.inner.quota_calls.fetch_add(1, Ordering::Relaxed);
+        let (call, clock) = (call.clone(), self.inner.clock.clone());
+        // The clock is read in the job: the order of instants is the order of calls.
+        self.write("lease units", move |connection| lease(connection, &call, clock.wall())).await
+    }
+
+    async fn windows(&self, queries: &[WindowQuery]) -> Result<Vec<WindowState>, StoreError> {
+        let (queries, clock) = (queries.to_vec(), self.inner.clock.clone());
+        self.read("read quotas", move |connection| {
+            let now = clock.wall();
+            let states = queries.iter().map(|query| {
+                let period = query.calendar.period(query.counter.per, now);
+                let state = state(connection, &query.counter.to_string(), period.start)?;
+                Ok(state.map_or_else(|| unused_window(period, query.cap), |state| WindowState { period, ..state }))
+            });
+            states.collect()
+        })
+        .await
+    }
+
+    async fn subjects(&self, template: &WindowQuery, most: usize) -> Result<Vec<(CounterId, WindowState)>, StoreError> {
+        let (template, clock) = (template.clone(), self.inner.clock.clone());
+        self.read("read the subjects of a quota", move |connection| {
+            Ok(subjects(connection, &template, most, clock.wall())?)
+        })
+        .await
+    }
+}
+
+/// Where a window is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    counter: String,
+    start: Timestamp,
+}
+
+fn register(connection: &Connection, identity: &NodeIdentity, now: Timestamp) -> rusqlite::Result<()> {
+    let boot = identity.boot.as_u128().to_be_bytes();
+    if boot_of(connection, &identity.node)? == Some(boot) {
+        return Ok(());
+    }
+    let left: Vec<([u8; 16], u64)> = connection
+        .prepare_cached(
+            "SELECT lease_id, max(size, used) FROM lease WHERE node = ?1 AND closed_at IS NULL AND boot <> ?2",
+        )?
+        .query_map((&identity.node, boot), |row| Ok((row.get(0)?, units(row, 1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (lease, used) in left {
+        close(connection, lease, Some(used), now)?;
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO node (node, boot) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET boot = excluded.boot",
+        )?
+        .execute((&identity.node, boot))?;
+    Ok(())
+}
+
+fn lease(connection: &Connection, call: &LeaseCall, now: Timestamp) -> Result<LeaseAnswer, Fault> {
+    let node = &*call.node.node;
+    if boot_of(connection, node)? != Some(call.node.boot.as_u128().to_be_bytes()) {
+        return Err(StoreError::superseded("lease units").into());
+    }
+    for used in &call.reports {
+        report(connection, used, node)?;
+    }
+    for returned in &call.returns {
+        // Reported first, so that a return that was overtaken by a report loses nothing.
+        if report(connection, returned, node)? {
+            close(connection, returned.lease.as_u128().to_be_bytes(), None, now)?;
+        }
+    }
+    let mut active_nodes = 1;
+    let mut granted = Vec::with_capacity(call.requests.len());
+    for request in &call.requests {
+        let (units, place, nodes) = grant(connection, request, &call.node, now)?;
+        active_nodes = active_nodes.max(nodes);
+        granted.push((request, units, place));
+    }
+    // The state after the whole call, also where it asks twice for one counter.
+    let grants = granted
+        .into_iter()
+        .map(|(request, units, place)| {
+            let window = state(connection, &place.counter, place.start)?.unwrap_or_else(|| {
+                unused_window(request.calendar.period(request.counter.per, now), request.cap)
+            });
+            Ok(LeaseGrant { lease: request.lease, units, window })
+        })
+        .collect::<rusqlite::Result<_>>()?;
+    forget(connection, now)?;
+    Ok(LeaseAnswer { now, active_nodes, grants })
+}
+
+fn boot_of(connection: &Connection, node: &str) -> rusqlite::Result<Option<[u8; 16]>> {
+    connection
+        .prepare_cached("SELECT boot FROM node WHERE node = ?1")?
+        .query_row([node], |row| row.get(0))
+        .optional()
+}
+
+/// Raises what is known of an open lease of this node; `false` if there is none (A5).
+fn report(connection: &Connection, report: &LeaseReport, node: &str) -> rusqlite::Result<bool> {
+    let changed = connection
+        .prepare_cached(
+            "UPDATE lease SET used = max(used, ?2) WHERE lease_id = ?1 AND node = ?3 AND closed_at IS NULL",
+        )?
+        .execute((report.lease.as_u128().to_be_bytes(), to_column(report.used), node))?;
+    Ok(changed > 0)
+}
+
+/// Closes an open lease with this use, or with what was reported of it.
+fn close(connection: &Connection, lease: [u8; 16], used: Option<u64>, now: Timestamp) -> rusqlite::Result<()> {
+    let (place, size, reported) = connection
+        .prepare_cached("SELECT counter, period_start, size, used FROM lease WHERE lease_id = ?1")?
+        .query_row([lease], |row| Ok((place(row)?, units(row, 2)?, units(row, 3)?)))?;
+    let Some(mut window) = window(connection, &place)? else { return Ok(()) };
+    let booked = window.close(size, used.unwrap_or(reported));
+    save(connection, &place, &window)?;
+    connection
+        .prepare_cached("UPDATE lease SET used = ?2, closed_at = ?3 WHERE lease_id = ?1")?
+        .execute((lease, to_column(booked), now.as_micros()))?;
+    Ok(())
+}
+
+/// Gives units, the window, and how many nodes share it.
+fn grant(
+    connection: &Connection,
+    request: &LeaseRequest,
+    identity: &NodeIdentity,
+    now: Timestamp,
+) -> rusqlite::Result<(u64, Place, u32)> {
+    let known = connection
+        .prepare_cached("SELECT counter, period_start, size FROM lease WHERE lease_id = ?1")?
+        .query_row([request.lease.as_u128().to_be_bytes()], |row| Ok((place(row)?, units(row, 2)?)))
+        .optional()?;
+    if let Some((place, size)) = known {
+        let nodes = nodes_of(connection, &place, &identity.node)?;
+        return Ok((size, place, nodes));
+    }
+    let period = request.calendar.period(request.counter.per, now);
+    let place = Place { counter: request.counter.to_string(), start: period.start };
+    let nodes = nodes_of(connection, &place, &identity.node)?;
+    let mut window = match window(connection, &place)? {
+        Some(window) => window,
+        None => create(connection, request, &place, period)?,
+    };
+    window.refresh(request, period);
+    let units = window.grant(request.want, request.beyond_cap, nodes);
+    save(connection, &place, &window)?;
+    if units > 0 {
+        connection
+            .prepare_cached(
+                "INSERT INTO lease (lease_id, counter, period_start, node, boot, size, used)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)",
+            )?
+            .execute((
+                request.lease.as_u128().to_be_bytes(),
+                &place.counter,
+                place.start.as_micros(),
+                &identity.node,
+                identity.boot.as_u128().to_be_bytes(),
+                to_column(units),
+            ))?;
+    }
+    Ok((units, place, nodes))
+}
+
+/// Nodes that hold open leases of a window, and this one.
+fn nodes_of(connection: &Connection, place: &Place, node: &str) -> rusqlite::Result<u32> {
+    let others: u32 = connection
+        .prepare_cached(
+            "SELECT count(DISTINCT node) FROM lease
+             WHERE counter = ?1 AND period_start = ?2 AND closed_at IS NULL AND node <> ?3",
+        )?
+        .query_row((&place.counter, place.start.as_micros(), node), |row| row.get(0))?;
+    Ok(others.saturating_add(1))
+}
+
+fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
+    Ok(Place { counter: row.get(0)?, start: instant(row, 1)? })
+}
+
+fn window(connection: &Connection, place: &Place) -> rusqlite::Result<Option<WindowRow>> {
+    connection
+        .prepare_cached(
+            "SELECT period_start, period_end, cap, cap_version, ceiling, granted, overrun, used_closed
+             FROM quota_window WHERE counter = ?1 AND period_start = ?2",
+        )?
+        .query_row((&place.counter, place.start.as_micros()), window_row)
+        .optional()
+}
+
+fn window_row(row: &Row<'_>) -> rusqlite::Result<WindowRow> {
+    Ok(WindowRow {
+        period: Period { start: instant(row, 0)?, end: instant(row, 1)? },
+        cap: units(row, 2)?,
+        cap_version: row.get(3)?,
+        ceiling: units(row, 4)?,
+        granted: units(row, 5)?,
+        overrun: units(row, 6)?,
+        used_closed: units(row, 7)?,
+    })
+}
+
+fn create(
+    connection: &Connection,
+    request: &LeaseRequest,
+    place: &Place,
+    period: Period,
+) -> rusqlite::Result<WindowRow> {
+    let window = WindowRow::new(period, request.cap, request.cap_version);
+    let counter = &request.counter;
+    connection
+        .prepare_cached(
+            "INSERT INTO quota_window (counter, period_start, period_end, tenant, limit_name, meter, per, subject,
+                                       cap, cap_version, ceiling, granted, overrun, used_closed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, 0, 0)",
+        )?
+        .execute((
+            &place.counter,
+            place.start.as_micros(),
+            period.end.as_micros(),
+            counter.tenant.as_u128().to_be_bytes(),
+            &*counter.limit,
+            &*counter.meter,
+            counter.per.as_str(),
+            subject_text(counter.subject),
+            to_column(window.cap),
+            window.cap_version,
+            to_column(window.ceiling),
+        ))?;
+    Ok(window)
+}
+
+fn save(connection: &Connection, place: &Place, window: &WindowRow) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE quota_window SET period_end = ?3, cap = ?4, cap_version = ?5, ceiling = ?6,
+                    granted = ?7, overrun = ?8, used_closed = ?9
+             WHERE counter = ?1 AND period_start = ?2",
+        )?
+        .execute((
+            &place.counter,
+            place.start.as_micros(),
+            window.period.end.as_micros(),
+            to_column(window.cap),
+            window.cap_version,
+            to_column(window.ceiling),
+            to_column(window.granted),
+            to_column(window.overrun),
+            to_column(window.used_closed),
+        ))?;
+    Ok(())
+}
+
+fn state(connection: &Connection, counter: &str, start: Timestamp) -> rusqlite::Result<Option<WindowState>> {
+    let place = Place { counter: counter.to_owned(), start };
+    let Some(window) = window(connection, &place)? else { return Ok(None) };
+    Ok(Some(window.state(used_open(connection, &place)?)))
+}
+
+/// Summed here, because the sum of debts may be more than SQLite's `sum` takes.
+fn used_open(connection: &Connection, place: &Place) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached(
+        "SELECT used FROM lease WHERE counter = ?1 AND period_start = ?2 AND closed_at IS NULL",
+    )?;
+    let mut used = statement.query_map((&place.counter, place.start.as_micros()), |row| units(row, 0))?;
+    used.try_fold(0u64, |sum, used| Ok(sum.saturating_add(used?)))
+}
+
+fn subjects(
+    connection: &Connection,
+    template: &WindowQuery,
+    most: usize,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<(CounterId, WindowState)>> {
+    let wanted = &template.counter;
+    let period = template.calendar.period(wanted.per, now);
+    let mut statement = connection.prepare_cached(
+        "SELECT period_start, period_end, cap, cap_version, ceiling, granted, overrun, used_closed, counter, subject
+         FROM quota_window
+         WHERE tenant = ?1 AND limit_name = ?2 AND meter = ?3 AND per = ?4 AND period_start = ?5
+         ORDER BY granted DESC, counter LIMIT ?6",
+    )?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let tenant = wanted.tenant.as_u128().to_be_bytes();
+    let found = statement.query_map(
+        (tenant, &*wanted.limit, &*wanted.meter, wanted.per.as_str(), period.start.as_micros(), most),
+        |row| {
+            let place = Place { counter: row.get(8)?, start: period.start };
+            let subject = subject(row, 9)?;
+            let state = window_row(row)?.state(used_open(connection, &place)?);
+            Ok((CounterId { subject, ..wanted.clone() }, WindowState { period, ..state }))
+        },
+    )?;
+    found.collect()
+}
+
+fn subject_text(subject: Subject) -> String {
+    match subject {
+        Subject::Tenant => "tenant".to_owned(),
+        Subject::User(Some(user)) => user.to_string(),
+        Subject::User(None) => "user:none".to_owned(),
+        Subject::Key(key) => key.to_string(),
+        Subject::Ip(address) => address.to_string(),
+    }
+}
+
+fn subject(row: &Row<'_>, at: usize) -> rusqlite::Result<Subject> {
+    let text: Arc<str> = row.get(at)?;
+    match &*text {
+        "tenant" => return Ok(Subject::Tenant),
+        "user:none" => return Ok(Subject::User(None)),
+        _ => {}
+    }
+    if let Ok(user) = text.parse() {
+        return Ok(Subject::User(Some(user)));
+    }
+    if let Ok(key) = text.parse() {
+        return Ok(Subject::Key(key));
+    }
+    text.parse::<IpAddr>().map(Subject::Ip).map_err(|error| unreadable(at, error))
+}
+
+/// Forgets some of what nobody will ask for again, as the ledger does.
+fn forget(connection: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+    let most = i64::try_from(MOST_FORGOTTEN).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "DELETE FROM lease WHERE lease_id IN
+                 (SELECT lease_id FROM lease WHERE closed_at < ?1 ORDER BY closed_at, lease_id LIMIT ?2)",
+        )?
+        .execute((closed_leases_kept_since(now).as_micros(), most))?;
+    connection
+        .prepare_cached(
+            "DELETE FROM quota_window WHERE (counter, period_start) IN
+                 (SELECT counter, period_start FROM quota_window WHERE period_end < ?1 ORDER BY period_end LIMIT ?2)",
+        )?
+        .execute((windows_kept_since(now).as_micros(), most))?;
+    Ok(())
+}
+
+const _: () = assert!(MOST_UNITS == i64::MAX.unsigned_abs(), "a column holds every number of the ledger");

@@ -1,0 +1,8 @@
+//! Step 7: bodies that count what passes through them.
+
+mod request;
+mod response;
+
+pub use request::{RequestBody, RequestBodyError};
+pub use response::ResponseBody;
+pub(crate) use response::Meter;

@@ -1,0 +1,68 @@
+//! `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and the older `x-ratelimit-*`.
+
+use bytes::{BufMut as _, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use usage_gate_core::admission::{Admitted, Refused};
+
+static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+static LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// An item per limit: `"burst";r=50;t=30`.
+struct Items {
+    text: BytesMut,
+    number: itoa::Buffer,
+    /// The limit with the least left, for the older headers.
+    tightest: Option<(u64, u64)>,
+}
+
+impl Items {
+    fn new() -> Self {
+        Self { text: BytesMut::with_capacity(96), number: itoa::Buffer::new(), tightest: None }
+    }
+
+    fn add(&mut self, name: &str, remaining: u64, reset_seconds: Option<u64>) {
+        if !self.text.is_empty() {
+            self.text.put_slice(b", ");
+        }
+        self.text.put_u8(b'"');
+        // Limit names are of letters, digits, `_`, `-` and `.`: nothing to escape.
+        self.text.put_slice(name.as_bytes());
+        self.text.put_slice(b"\";r=");
+        // Structured-field integers have at most 15 digits.
+        self.text.put_slice(self.number.format(remaining.min(999_999_999_999_999)).as_bytes());
+        if let Some(seconds) = reset_seconds {
+            self.text.put_slice(b";t=");
+            self.text.put_slice(self.number.format(seconds.min(999_999_999_999_999)).as_bytes());
+        }
+        if self.tightest.is_none_or(|(least, _)| remaining < least) {
+            self.tightest = Some((remaining, reset_seconds.unwrap_or(0)));
+        }
+    }
+
+    fn insert(self, headers: &mut HeaderMap, policy: Option<&HeaderValue>, legacy: bool) {
+        let Some(policy) = policy else { return };
+        headers.insert(POLICY.clone(), policy.clone());
+        if let Ok(value) = HeaderValue::from_maybe_shared(self.text.freeze()) {
+            headers.insert(LIMIT.clone(), value);
+        }
+        if let (true, Some((remaining, reset))) = (legacy, self.tightest) {
+            headers.insert(HeaderName::from_static("x-ratelimit-remaining"), remaining.into());
+            headers.insert(HeaderName::from_static("x-ratelimit-reset"), reset.into());
+        }
+    }
+}
+
+pub(crate) fn on_served(headers: &mut HeaderMap, admitted: &Admitted, legacy: bool) {
+    let mut items = Items::new();
+    admitted.each_standing(|name, remaining, reset| items.add(name, remaining, reset));
+    items.insert(headers, admitted.policy(), legacy);
+}
+
+pub(crate) fn on_refused(headers: &mut HeaderMap, refused: &Refused, legacy: bool) {
+    let (Some(caller), Some(route)) = (&refused.caller, refused.route) else { return };
+    let mut items = Items::new();
+    for standing in &refused.standings {
+        items.add(&standing.name, standing.remaining, standing.reset_seconds);
+    }
+    items.insert(headers, caller.policy(route), legacy);
+}
