@@ -125,7 +125,8 @@ impl Shared {
     pub(crate) fn state_by_header(self: &Arc<Self>, value: &HeaderValue) {
         let cost = CostHandle { shared: self };
         for part in value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let stated = part.split_once('=').and_then(|(meter, units)| Some((meter.trim(), units.trim().parse().ok()?)));
+            let stated =
+                part.split_once('=').and_then(|(meter, units)| Some((meter.trim(), units.trim().parse().ok()?)));
             match stated {
                 Some((meter, units)) => {
                     cost.set(meter, units);

@@ -65,7 +65,13 @@ where
     }
 
     /// Calls the inner service with what was admitted.
-    pub(crate) fn forward(gate: UsageGate, admission: Admission, service: &mut S, parts: request::Parts, body: B) -> Self {
+    pub(crate) fn forward(
+        gate: UsageGate,
+        admission: Admission,
+        service: &mut S,
+        parts: request::Parts,
+        body: B,
+    ) -> Self {
         let state = forward(&gate, admission, service, parts, body);
         Self { gate, state }
     }

@@ -24,7 +24,12 @@ pub struct ClientAddress(pub IpAddr);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[AddressRange], header: Option<&HeaderName>) -> IpAddr {
+pub fn client_address(
+    peer: IpAddr,
+    headers: &HeaderMap,
+    trusted: &[AddressRange],
+    header: Option<&HeaderName>,
+) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|range| range.contains(address));
     let mut client = peer.to_canonical();
     if !is_trusted(client) {
@@ -102,7 +107,8 @@ mod tests {
 
     #[test]
     fn forwarded_is_read_before_the_older_header() {
-        let fields = [("forwarded", r#"for=6.6.6.6, For="[2001:db8::7]:4711";proto=https"#), ("x-forwarded-for", "9.9.9.9")];
+        let fields =
+            [("forwarded", r#"for=6.6.6.6, For="[2001:db8::7]:4711";proto=https"#), ("x-forwarded-for", "9.9.9.9")];
         check("10.0.0.1", &fields, "2001:db8::7");
     }
 

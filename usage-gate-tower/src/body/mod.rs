@@ -4,5 +4,5 @@ mod request;
 mod response;
 
 pub use request::{RequestBody, RequestBodyError};
-pub use response::ResponseBody;
 pub(crate) use response::Meter;
+pub use response::ResponseBody;
