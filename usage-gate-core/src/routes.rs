@@ -365,19 +365,19 @@ impl Routes {
         let Ok(found) = self.paths.at(path) else {
             return Matched::Unknown;
         };
-        let here: Vec<&CompiledRoute>;
         for index in found.value {
             if let Some(route) = self.all.get(index.position()).filter(|route| route.takes(method)) {
                 return Matched::Route(*index, route);
             }
         }
-        here = found.value.iter().filter_map(|index| self.all.get(index.position())).collect();
+        let here: Vec<&CompiledRoute> = found.value.iter().filter_map(|index| self.all.get(index.position())).collect();
         if *method == Method::OPTIONS {
             // A preflight asks about another method of the same path.
-            if let Some(index) = found.value.iter().find(|i| self.all.get(i.position()).is_some_and(|r| r.cors == Cors::Forward)) {
-                if let Some(route) = self.all.get(index.position()) {
-                    return Matched::Route(*index, route);
-                }
+            let forwards = |index: &&RouteIndex| self.all.get(index.position()).is_some_and(|r| r.cors == Cors::Forward);
+            if let Some(index) = found.value.iter().find(forwards)
+                && let Some(route) = self.all.get(index.position())
+            {
+                return Matched::Route(*index, route);
             }
         }
         Matched::OtherMethods(allow(&here))

@@ -59,7 +59,7 @@ where
         Self { gate, state: State::Refused { refused: Some(refused) } }
     }
 
-    pub(crate) fn waiting(gate: UsageGate, waiting: Box<Waiting>, service: S, parts: request::Parts, body: B) -> Self {
+    pub(crate) fn waiting(gate: UsageGate, waiting: Waiting, service: S, parts: request::Parts, body: B) -> Self {
         let waiting = Box::pin(waiting.finish());
         Self { gate, state: State::Waiting { waiting, kept: Some(Kept { service, parts, body }) } }
     }

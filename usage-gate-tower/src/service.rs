@@ -57,7 +57,7 @@ where
                 // The clone may not be ready; the one that `poll_ready` was called on is the one to use.
                 let fresh = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, fresh);
-                ResponseFuture::waiting(self.gate.clone(), waiting, ready, parts, body)
+                ResponseFuture::waiting(self.gate.clone(), *waiting, ready, parts, body)
             }
             admitted => ResponseFuture::forward(self.gate.clone(), admitted, &mut self.inner, parts, body),
         }

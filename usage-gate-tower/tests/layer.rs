@@ -1,5 +1,9 @@
 //! The layer over plain tower services, with bodies that end, fail, wait or are never looked at.
 
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
+
+
 mod stage;
 
 use std::time::Duration;

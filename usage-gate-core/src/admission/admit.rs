@@ -57,8 +57,14 @@ pub(crate) enum TakenWhat {
 }
 
 /// What one try gave.
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one; a box would be an allocation a request")]
 pub(super) enum Attempt {
     Admitted(Admitted),
+    Stopped(Box<Stop>),
+}
+
+/// What stands in the way.
+pub(super) enum Stop {
     Refused(Refusal),
     /// Leases are too small for the request; ask for more.
     Short(ShortOf),
@@ -96,7 +102,8 @@ impl GateCore {
     pub(super) fn try_admit(self: &Arc<Self>, head: &Head, caller: &Arc<Caller>, route: RouteIndex) -> Attempt {
         if !self.recorder.take_seat() {
             let detail = "usage cannot be recorded at the moment; nothing was spent";
-            return Attempt::Refused(Refusal::new(Code::JournalUnavailable, detail).retry_after(1));
+            let refusal = Refusal::new(Code::JournalUnavailable, detail).retry_after(1);
+            return Attempt::Stopped(Box::new(Stop::Refused(refusal)));
         }
         let tried = self.take_limits(head, caller, route);
         match tried {
@@ -114,14 +121,14 @@ impl GateCore {
                     settled: false,
                 })
             }
-            Err(attempt) => {
+            Err(stop) => {
                 self.recorder.leave_seat();
-                attempt
+                Attempt::Stopped(stop)
             }
         }
     }
 
-    fn take_limits(&self, head: &Head, caller: &Arc<Caller>, route: RouteIndex) -> Result<TakenUnits, Attempt> {
+    fn take_limits(&self, head: &Head, caller: &Arc<Caller>, route: RouteIndex) -> Result<TakenUnits, Box<Stop>> {
         let now = head.now;
         let Some(limits) = caller.plan.on_route(route, caller.environment) else {
             return Ok(TakenUnits::new());
@@ -135,11 +142,11 @@ impl GateCore {
             self.undo(caller, taken);
         }
         let detail = "too many requests compete for the same limit; nothing was spent";
-        Err(Attempt::Refused(Refusal::new(Code::Overloaded, detail).retry_after(1)))
+        Err(Box::new(Stop::Refused(Refusal::new(Code::Overloaded, detail).retry_after(1))))
     }
 
     /// Looks at every limit; an error if one stands in the way.
-    fn look(&self, caller: &Arc<Caller>, applied: &[Applied], head: &Head, now: Monotonic) -> Result<(), Attempt> {
+    fn look(&self, caller: &Arc<Caller>, applied: &[Applied], head: &Head, now: Monotonic) -> Result<(), Box<Stop>> {
         let mut violated: SmallVec<[(usize, u64); 2]> = SmallVec::new();
         let mut short = ShortOf::new();
         for limit in applied {
@@ -164,10 +171,10 @@ impl GateCore {
             }
         }
         if !violated.is_empty() {
-            return Err(Attempt::Refused(self.violation(caller, &violated, head.client)));
+            return Err(Box::new(Stop::Refused(self.violation(caller, &violated, head.client))));
         }
         if !short.is_empty() {
-            return Err(Attempt::Short(short));
+            return Err(Box::new(Stop::Short(short)));
         }
         Ok(())
     }
@@ -252,8 +259,10 @@ impl GateCore {
             head.now = self.clock.monotonic();
             let short = match self.try_admit(&head, &caller, route) {
                 Attempt::Admitted(admitted) => return Admission::Admitted(admitted),
-                Attempt::Refused(refusal) => return self.refuse(head, Some(caller), refusal),
-                Attempt::Short(short) => short,
+                Attempt::Stopped(stop) => match *stop {
+                    Stop::Refused(refusal) => return self.refuse(head, Some(caller), refusal),
+                    Stop::Short(short) => short,
+                },
             };
             for (counter, units) in &short {
                 let CounterState::Quota(quota) = &counter.state else { continue };

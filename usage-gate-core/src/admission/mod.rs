@@ -57,6 +57,7 @@ pub struct RequestHead<'a> {
 
 /// What came of a request.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one; a box would be an allocation a request")]
 pub enum Admission {
     /// It may be forwarded, and is to be settled.
     Admitted(Admitted),
@@ -200,11 +201,13 @@ impl GateCore {
         }
         match self.try_admit(&head, &caller, route) {
             admit::Attempt::Admitted(admitted) => Admission::Admitted(admitted),
-            admit::Attempt::Refused(refusal) => self.refuse(head, Some(caller), refusal),
-            admit::Attempt::Short(..) => {
-                let what = WaitingFor::Units(caller, route);
-                Admission::Waiting(Box::new(Waiting { gate: Arc::clone(self), head, what }))
-            }
+            admit::Attempt::Stopped(stop) => match *stop {
+                admit::Stop::Refused(refusal) => self.refuse(head, Some(caller), refusal),
+                admit::Stop::Short(..) => {
+                    let what = WaitingFor::Units(caller, route);
+                    Admission::Waiting(Box::new(Waiting { gate: Arc::clone(self), head, what }))
+                }
+            },
         }
     }
 

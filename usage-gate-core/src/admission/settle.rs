@@ -109,11 +109,9 @@ impl Admitted {
                         self.gate.queue.ask_for(counter);
                     }
                 }
-                (CounterState::Rate(bucket), TakenWhat::Rate(held, _)) => {
-                    // A rate is never refunded; what was not known is booked now.
-                    if actual > *held {
-                        bucket.book(&compiled.rate, now, actual - held);
-                    }
+                // A rate is never refunded; what was not known is booked now.
+                (CounterState::Rate(bucket), TakenWhat::Rate(held, _)) if actual > *held => {
+                    bucket.book(&compiled.rate, now, actual - held);
                 }
                 _ => {}
             };

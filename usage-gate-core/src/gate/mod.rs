@@ -145,7 +145,6 @@ fn wall_offset(clock: &Clock) -> i64 {
 
 impl UsageGate {
     /// Begins a gate.
-    #[must_use]
     pub fn builder() -> UsageGateBuilder {
         UsageGateBuilder::default()
     }

@@ -38,7 +38,9 @@ pub struct UserFilter {
 /// A rule that changes one entity inside the store's transaction, or refuses to.
 ///
 /// Rules live in [`management`](crate::management); a store only reads, applies and writes, and may apply again after a conflict.
-pub struct Change<T>(Arc<dyn Fn(&mut T) -> Result<(), Invalid> + Send + Sync>);
+pub struct Change<T>(Arc<Rule<T>>);
+
+type Rule<T> = dyn Fn(&mut T) -> Result<(), Invalid> + Send + Sync;
 
 impl<T> Change<T> {
     /// Wraps a rule. It must not do anything but change what it is given.

@@ -32,5 +32,5 @@ pub use quotas::{
 };
 pub use reader::{Dimension, UsageItem, UsagePage, UsageQuery, UsageReader, Window};
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteOptions, SqliteStore};
 pub use usage::{Batch, Outcome, RefusalSum, RollupDelta, RollupKey, UnitTotals, UsageRecord, UsageSink};

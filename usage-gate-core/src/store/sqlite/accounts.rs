@@ -1,7 +1,7 @@
 //! Tenants, users, keys and plans. What is unique is checked by a read in the writer's own transaction, so that the answer names
 //! the field; the unique indexes stand behind it.
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 
 use super::SqliteStore;
 use super::keys::feed;
@@ -257,7 +257,7 @@ fn put_tenant(connection: &Connection, tenant: &Tenant) -> Result<(), Fault> {
             "INSERT INTO tenant (id, external_id, name, status, plan, plan_version, zone, anchor, next_zone, next_anchor,
                                  next_at, since, metadata, created_at, deleted_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
-             ON CONFLICT DO UPDATE SET
+             ON CONFLICT (id) DO UPDATE SET
                  external_id = excluded.external_id, name = excluded.name, status = excluded.status,
                  plan = excluded.plan, plan_version = excluded.plan_version, zone = excluded.zone,
                  anchor = excluded.anchor, next_zone = excluded.next_zone, next_anchor = excluded.next_anchor,
@@ -329,7 +329,7 @@ fn put_user(connection: &Connection, user: &User) -> rusqlite::Result<()> {
         .prepare_cached(
             "INSERT INTO user (id, tenant, external_id, email, email_folded, name, role, created_at, deleted_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             ON CONFLICT DO UPDATE SET
+             ON CONFLICT (id) DO UPDATE SET
                  external_id = excluded.external_id, email = excluded.email, email_folded = excluded.email_folded,
                  name = excluded.name, role = excluded.role",
         )?
@@ -421,7 +421,7 @@ fn put_key(connection: &Connection, key: &Key) -> Result<(), Fault> {
             "INSERT INTO api_key (id, tenant, user, name, environment, scopes, allowed_addresses, expires_at,
                                   revoked_at, revoke_reason, created_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             ON CONFLICT DO UPDATE SET
+             ON CONFLICT (id) DO UPDATE SET
                  user = excluded.user, name = excluded.name, environment = excluded.environment,
                  scopes = excluded.scopes, allowed_addresses = excluded.allowed_addresses,
                  expires_at = excluded.expires_at, revoked_at = excluded.revoked_at,

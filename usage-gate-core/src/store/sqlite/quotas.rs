@@ -82,7 +82,7 @@ fn register(connection: &Connection, identity: &NodeIdentity, now: Timestamp) ->
     }
     connection
         .prepare_cached(
-            "INSERT INTO node (node, boot) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET boot = excluded.boot",
+            "INSERT INTO node (node, boot) VALUES (?1, ?2) ON CONFLICT (node) DO UPDATE SET boot = excluded.boot",
         )?
         .execute((&identity.node, boot))?;
     Ok(())

@@ -29,7 +29,7 @@ fn accept(connection: &Connection, batch: &Batch, meters: &Meters) -> Result<u64
     connection
         .prepare_cached(
             "INSERT INTO stream (stream, watermark, through) VALUES (?1, ?2, ?3)
-             ON CONFLICT DO UPDATE SET watermark = excluded.watermark, through = max(through, excluded.through)",
+             ON CONFLICT (stream) DO UPDATE SET watermark = excluded.watermark, through = max(through, excluded.through)",
         )?
         .execute((batch.stream.as_u128().to_be_bytes(), to_column(after), batch.through.as_micros()))?;
     Ok(after)

@@ -1,0 +1,508 @@
+//! What every [`QuotaStore`] does, and a random walk beside the ledger.
+
+use crate::clock::ManualClock;
+use crate::model::{KeyId, Meters, Per, StreamId, TenantId, UserId};
+use crate::period::{AnchorDay, Calendar, Zone};
+use crate::store::{
+    CounterId, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, MemoryStore, NodeIdentity,
+    QuotaStore, StoreErrorKind, Subject, WindowQuery, WindowState,
+};
+
+/// Runs every case of [`quotas`](crate::conformance::quotas) that needs no clock.
+#[macro_export]
+macro_rules! quota_store_tests {
+    ($make:expr) => {
+        $crate::conformance_cases! {
+            quotas, $make,
+            a1_grants_end_at_the_cap
+            a1_a_lowered_cap_keeps_the_use_and_stops_grants
+            a1_an_older_plan_version_changes_no_cap
+            a1_a_debt_is_booked_cap_or_no_cap
+            beyond_the_cap_the_whole_wish_is_granted
+            a2_what_was_not_used_goes_back
+            reports_show_use_and_never_go_back
+            a_repeated_call_grants_the_same_and_debits_nothing
+            a5_a_return_of_an_unknown_lease_creates_nothing
+            a5_a_second_return_gives_back_nothing
+            a5_a_return_of_another_nodes_lease_changes_nothing
+            a6_a_former_life_is_superseded_and_its_leases_are_spent
+            registering_the_same_life_again_changes_nothing
+            an_unregistered_node_is_superseded
+            several_nodes_share_what_is_left
+            counters_do_not_mix
+            a_window_that_nothing_used_has_the_cap_asked_for
+            subjects_are_listed_fullest_first
+        }
+    };
+}
+
+fn node(name: &str) -> NodeIdentity {
+    NodeIdentity { node: name.to_owned(), boot: StreamId::generate() }
+}
+
+fn counter() -> CounterId {
+    CounterId {
+        tenant: TenantId::generate(),
+        subject: Subject::Tenant,
+        limit: "monthly".into(),
+        meter: "requests".into(),
+        per: Per::Month,
+    }
+}
+
+fn calendar() -> Calendar {
+    Calendar::new(Zone::UTC, AnchorDay::FIRST)
+}
+
+fn request(counter: &CounterId, want: u64) -> LeaseRequest {
+    LeaseRequest {
+        lease: LeaseId::generate(),
+        counter: counter.clone(),
+        calendar: calendar(),
+        cap: 100,
+        cap_version: 1,
+        want,
+        beyond_cap: false,
+    }
+}
+
+fn call(node: &NodeIdentity) -> LeaseCall {
+    LeaseCall { node: node.clone(), reports: Vec::new(), returns: Vec::new(), requests: Vec::new() }
+}
+
+async fn ask<S: QuotaStore>(store: &S, node: &NodeIdentity, request: LeaseRequest) -> LeaseGrant {
+    let answer = store.lease(&LeaseCall { requests: vec![request], ..call(node) }).await.expect("the store is there");
+    answer.grants[0]
+}
+
+async fn report<S: QuotaStore>(store: &S, node: &NodeIdentity, lease: LeaseId, used: u64) {
+    let reports = vec![LeaseReport { lease, used }];
+    store.lease(&LeaseCall { reports, ..call(node) }).await.expect("the store is there");
+}
+
+async fn give_back<S: QuotaStore>(store: &S, node: &NodeIdentity, lease: LeaseId, used: u64) {
+    let returns = vec![LeaseReport { lease, used }];
+    store.lease(&LeaseCall { returns, ..call(node) }).await.expect("the store is there");
+}
+
+async fn window<S: QuotaStore>(store: &S, counter: &CounterId) -> WindowState {
+    let query = WindowQuery { counter: counter.clone(), calendar: calendar(), cap: 100 };
+    store.windows(&[query]).await.expect("the store is there")[0]
+}
+
+async fn registered<S: QuotaStore>(store: &S, name: &str) -> NodeIdentity {
+    let node = node(name);
+    store.register(&node).await.expect("the store is there");
+    node
+}
+
+/// Not one unit more.
+pub async fn a1_grants_end_at_the_cap<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let grants = [60, 30, 30, 1].map(|want| request(&counter, want));
+    let mut units = Vec::new();
+    for request in grants {
+        units.push(ask(store, &node, request).await.units);
+    }
+    assert_eq!(units, [60, 30, 10, 0]);
+    let window = window(store, &counter).await;
+    assert_eq!((window.cap, window.granted, window.used), (100, 100, 0));
+}
+
+/// Raising it again lets go on.
+pub async fn a1_a_lowered_cap_keeps_the_use_and_stops_grants<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    ask(store, &node, request(&counter, 60)).await;
+    let lowered = LeaseRequest { cap: 50, cap_version: 2, ..request(&counter, 5) };
+    let grant = ask(store, &node, lowered).await;
+    assert_eq!((grant.units, grant.window.cap, grant.window.granted), (0, 50, 60));
+    let raised = LeaseRequest { cap: 70, cap_version: 3, ..request(&counter, 50) };
+    let grant = ask(store, &node, raised).await;
+    assert_eq!((grant.units, grant.window.cap, grant.window.granted), (10, 70, 70));
+}
+
+/// Nodes learn of a new plan one after the other.
+pub async fn a1_an_older_plan_version_changes_no_cap<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    ask(store, &node, LeaseRequest { cap: 10, cap_version: 2, ..request(&counter, 1) }).await;
+    let late = ask(store, &node, LeaseRequest { cap: 1_000, cap_version: 1, ..request(&counter, 500) }).await;
+    assert_eq!((late.units, late.window.cap), (9, 10));
+}
+
+/// What was used is true.
+pub async fn a1_a_debt_is_booked_cap_or_no_cap<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let grant = ask(store, &node, request(&counter, 100)).await;
+    give_back(store, &node, grant.lease, 130).await;
+    let window = window(store, &counter).await;
+    assert_eq!((window.granted, window.used), (130, 130));
+    assert_eq!(ask(store, &node, request(&counter, 1)).await.units, 0);
+}
+
+/// `when_exceeded = "allow"`.
+pub async fn beyond_the_cap_the_whole_wish_is_granted<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let beyond = |want| LeaseRequest { beyond_cap: true, ..request(&counter, want) };
+    assert_eq!(ask(store, &node, beyond(80)).await.units, 80);
+    let grant = ask(store, &node, beyond(80)).await;
+    assert_eq!((grant.units, grant.window.granted), (80, 160));
+    give_back(store, &node, grant.lease, 0).await;
+    assert_eq!(window(store, &counter).await.granted, 80);
+}
+
+/// And can be granted again.
+pub async fn a2_what_was_not_used_goes_back<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let grant = ask(store, &node, request(&counter, 100)).await;
+    give_back(store, &node, grant.lease, 30).await;
+    let window = window(store, &counter).await;
+    assert_eq!((window.granted, window.used), (30, 30));
+    assert_eq!(ask(store, &node, request(&counter, 100)).await.units, 70);
+}
+
+/// They may be repeated or reordered.
+pub async fn reports_show_use_and_never_go_back<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let grant = ask(store, &node, request(&counter, 50)).await;
+    for used in [20, 5, 20] {
+        report(store, &node, grant.lease, used).await;
+        let window = window(store, &counter).await;
+        assert_eq!((window.granted, window.used, window.reserved()), (50, 20, 30));
+    }
+    give_back(store, &node, grant.lease, 10).await;
+    assert_eq!(window(store, &counter).await.granted, 20, "a report said more than the return");
+}
+
+/// After a lost answer.
+pub async fn a_repeated_call_grants_the_same_and_debits_nothing<S: QuotaStore>(store: &S) {
+    let (node, one, two) = (registered(store, "a").await, counter(), counter());
+    let requests = vec![request(&one, 70), request(&two, 20)];
+    let call = LeaseCall { requests, ..call(&node) };
+    let first = store.lease(&call).await.expect("the store is there");
+    ask(store, &node, request(&one, 30)).await;
+    let again = store.lease(&call).await.expect("the store is there");
+    let units = |answer: &LeaseAnswer| answer.grants.iter().map(|grant| (grant.lease, grant.units)).collect::<Vec<_>>();
+    assert_eq!(units(&first), units(&again));
+    assert_eq!(window(store, &one).await.granted, 100);
+    give_back(store, &node, first.grants[0].lease, 0).await;
+    let closed = store.lease(&call).await.expect("the store is there");
+    assert_eq!(units(&closed), units(&first), "also after it was closed");
+    assert_eq!(window(store, &one).await.granted, 30, "and is not opened again");
+}
+
+/// Nor does a report.
+pub async fn a5_a_return_of_an_unknown_lease_creates_nothing<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    ask(store, &node, request(&counter, 100)).await;
+    give_back(store, &node, LeaseId::generate(), 0).await;
+    report(store, &node, LeaseId::generate(), 7).await;
+    let window = window(store, &counter).await;
+    assert_eq!((window.granted, window.used), (100, 0));
+}
+
+/// Whatever it says.
+pub async fn a5_a_second_return_gives_back_nothing<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let grant = ask(store, &node, request(&counter, 100)).await;
+    for used in [40, 0, 90] {
+        give_back(store, &node, grant.lease, used).await;
+        report(store, &node, grant.lease, 99).await;
+        let window = window(store, &counter).await;
+        assert_eq!((window.granted, window.used), (40, 40));
+    }
+}
+
+/// Only its holder knows what is left.
+pub async fn a5_a_return_of_another_nodes_lease_changes_nothing<S: QuotaStore>(store: &S) {
+    let (one, two, counter) = (registered(store, "a").await, registered(store, "b").await, counter());
+    let grant = ask(store, &one, request(&counter, 100)).await;
+    give_back(store, &two, grant.lease, 0).await;
+    assert_eq!(window(store, &counter).await.granted, 100);
+}
+
+/// Nobody can say what was left of them.
+pub async fn a6_a_former_life_is_superseded_and_its_leases_are_spent<S: QuotaStore>(store: &S) {
+    let (former, counter) = (registered(store, "a").await, counter());
+    let grant = ask(store, &former, request(&counter, 40)).await;
+    report(store, &former, grant.lease, 10).await;
+    let later = registered(store, "a").await;
+    assert_eq!(window(store, &counter).await.used, 40);
+    let late = LeaseCall { requests: vec![request(&counter, 10)], ..call(&former) };
+    let error = store.lease(&late).await.expect_err("a later life has registered");
+    assert_eq!(error.kind(), StoreErrorKind::Superseded);
+    give_back(store, &later, grant.lease, 10).await;
+    assert_eq!(window(store, &counter).await.granted, 40);
+    assert_eq!(ask(store, &later, request(&counter, 100)).await.units, 60);
+}
+
+/// A start that was repeated after a lost answer.
+pub async fn registering_the_same_life_again_changes_nothing<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let grant = ask(store, &node, request(&counter, 40)).await;
+    store.register(&node).await.expect("the store is there");
+    give_back(store, &node, grant.lease, 0).await;
+    assert_eq!(window(store, &counter).await.granted, 0);
+}
+
+/// It has to announce itself first.
+pub async fn an_unregistered_node_is_superseded<S: QuotaStore>(store: &S) {
+    let error = store.lease(&call(&node("unknown"))).await.expect_err("it is not registered");
+    assert_eq!(error.kind(), StoreErrorKind::Superseded);
+}
+
+/// Down to the last unit, and none twice.
+pub async fn several_nodes_share_what_is_left<S: QuotaStore>(store: &S) {
+    if !store.promises().many_nodes {
+        return;
+    }
+    let (one, two, counter) = (registered(store, "a").await, registered(store, "b").await, counter());
+    assert_eq!(ask(store, &one, request(&counter, 20)).await.units, 20);
+    let answer = store.lease(&LeaseCall { requests: vec![request(&counter, 80)], ..call(&two) }).await;
+    let answer = answer.expect("the store is there");
+    assert_eq!((answer.grants[0].units, answer.active_nodes), (20, 2), "80 are left, of which a fourth");
+    let mut granted = 40;
+    for round in 0..100 {
+        granted += ask(store, if round % 2 == 0 { &one } else { &two }, request(&counter, 80)).await.units;
+    }
+    assert_eq!(granted, 100);
+}
+
+/// Not by subject, limit, meter or period.
+pub async fn counters_do_not_mix<S: QuotaStore>(store: &S) {
+    let (node, base) = (registered(store, "a").await, counter());
+    let counters = [
+        CounterId { subject: Subject::User(None), ..base.clone() },
+        CounterId { subject: Subject::User(Some(UserId::generate())), ..base.clone() },
+        CounterId { subject: Subject::Key(KeyId::generate()), ..base.clone() },
+        CounterId { subject: Subject::Ip([192, 0, 2, 1].into()), ..base.clone() },
+        CounterId { limit: "other".into(), ..base.clone() },
+        CounterId { meter: "rows".into(), ..base.clone() },
+        CounterId { per: Per::Day, ..base.clone() },
+        base,
+    ];
+    for counter in &counters {
+        assert_eq!(ask(store, &node, request(counter, 100)).await.units, 100, "{counter}");
+    }
+}
+
+/// Before its first use.
+pub async fn a_window_that_nothing_used_has_the_cap_asked_for<S: QuotaStore>(store: &S) {
+    let window = window(store, &counter()).await;
+    assert_eq!((window.cap, window.granted, window.used), (100, 0, 0));
+    assert!(window.period.start < window.period.end);
+}
+
+/// Of one limit of one tenant.
+pub async fn subjects_are_listed_fullest_first<S: QuotaStore>(store: &S) {
+    let (node, base) = (registered(store, "a").await, counter());
+    let subjects = [
+        Subject::Key(KeyId::generate()),
+        Subject::User(Some(UserId::generate())),
+        Subject::User(None),
+        Subject::Ip("2001:db8::".parse().expect("an address")),
+        Subject::Ip([192, 0, 2, 1].into()),
+        Subject::Tenant,
+    ];
+    for (want, subject) in (10..).zip(subjects) {
+        ask(store, &node, request(&CounterId { subject, ..base.clone() }, want)).await;
+    }
+    ask(store, &node, request(&CounterId { limit: "other".into(), ..base.clone() }, 99)).await;
+    ask(store, &node, request(&counter(), 99)).await;
+    let template = WindowQuery { counter: base, calendar: calendar(), cap: 100 };
+    let found = store.subjects(&template, 10).await.expect("the store is there");
+    let listed: Vec<_> = found.iter().map(|(counter, window)| (counter.subject, window.granted)).collect();
+    let expected: Vec<_> = subjects.into_iter().rev().zip((10..=15).rev()).collect();
+    assert_eq!(listed, expected);
+    assert_eq!(store.subjects(&template, 2).await.expect("the store is there").len(), 2);
+}
+
+/// It can still be returned, and the new period is whole. The store reads `clock`.
+pub async fn a4_a_lease_of_an_ended_period_counts_in_its_own<S: QuotaStore>(store: &S, clock: &ManualClock) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let old = ask(store, &node, request(&counter, 100)).await;
+    clock.set_wall(old.window.period.end);
+    let new = ask(store, &node, request(&counter, 100)).await;
+    assert_eq!((new.units, new.window.period.start), (100, old.window.period.end));
+    give_back(store, &node, old.lease, 0).await;
+    assert_eq!(window(store, &counter).await.granted, 100);
+    clock.set_wall(old.window.period.start);
+    assert_eq!(window(store, &counter).await.granted, 0);
+}
+
+/// A few thousand random calls go to the store and to the ledger; every answer has to be the same. The store is empty and reads `clock`.
+///
+/// `USAGE_GATE_TEST_SEED` repeats a run: a failure says which seed it had.
+pub async fn agrees_with_the_ledger<S: QuotaStore>(store: &S, clock: &ManualClock) {
+    let seed = seed();
+    let reference = MemoryStore::new(clock.clock(), Meters::default());
+    let mut walk = Walk::new(seed);
+    let started = clock.clock().wall();
+    for step in 0..3_000 {
+        let at = format!("step {step}, USAGE_GATE_TEST_SEED={seed}");
+        match walk.below(100) {
+            0..=2 => {
+                let node = walk.register();
+                reference.register(&node).await.expect("memory does not fail");
+                store.register(&node).await.expect("the store is there");
+            }
+            3..=5 => clock.advance_millis(600_000),
+            6 => {
+                // Now and then the clock of a machine is set back, and now and then months pass.
+                let days = i64::try_from(walk.below(1_000)).expect("a few");
+                clock.set_wall(started.plus_micros(days * 86_400_000_000));
+            }
+            7..=9 => {
+                let template = walk.query();
+                let expected = reference.subjects(&template, 5).await.expect("memory does not fail");
+                assert_eq!(store.subjects(&template, 5).await.expect("the store is there"), expected, "{at}");
+            }
+            _ => {
+                let call = walk.call();
+                let expected = reference.lease(&call).await;
+                let answer = store.lease(&call).await;
+                match (&answer, &expected) {
+                    (Ok(answer), Ok(expected)) => assert_eq!(answer, expected, "{at}: {call:?}"),
+                    (Err(error), Err(expected)) => assert_eq!(error.kind(), expected.kind(), "{at}"),
+                    _ => assert_eq!(format!("{answer:?}"), format!("{expected:?}"), "{at}: {call:?}"),
+                }
+                if let Ok(answer) = answer {
+                    walk.learn(&answer);
+                }
+            }
+        }
+        reference.check_ledger();
+        let queries: Vec<_> = (0..COUNTERS).map(|at| walk.query_of(at)).collect();
+        let expected = reference.windows(&queries).await.expect("memory does not fail");
+        assert_eq!(store.windows(&queries).await.expect("the store is there"), expected, "{at}");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a failed run is repeated by its seed, which only the environment can carry")]
+fn seed() -> u64 {
+    let random = || u64::try_from(uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX)).unwrap_or(1);
+    std::env::var("USAGE_GATE_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(random)
+}
+
+const COUNTERS: usize = 5;
+
+/// What random nodes do: mostly sensible, now and then not.
+#[derive(Debug)]
+struct Walk {
+    state: u64,
+    counters: Vec<CounterId>,
+    /// The latest life of each node.
+    nodes: Vec<NodeIdentity>,
+    former: Vec<NodeIdentity>,
+    leases: Vec<LeaseId>,
+    calls: Vec<LeaseCall>,
+    version: u32,
+    caps: Vec<u64>,
+}
+
+impl Walk {
+    fn new(seed: u64) -> Self {
+        let base = counter();
+        let counters = vec![
+            base.clone(),
+            CounterId { subject: Subject::User(None), ..base.clone() },
+            CounterId { subject: Subject::Key(KeyId::generate()), ..base.clone() },
+            CounterId { per: Per::Day, ..base.clone() },
+            CounterId { per: Per::Hour, ..base },
+        ];
+        let nodes = ["a", "b", "c"].map(node).to_vec();
+        let caps = vec![100; COUNTERS];
+        Self { state: seed, counters, nodes, former: vec![], leases: vec![], calls: vec![], version: 1, caps }
+    }
+
+    /// SplitMix64.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn index(&mut self, length: usize) -> usize {
+        let bound = u64::try_from(length.max(1)).unwrap_or(1);
+        usize::try_from(self.below(bound)).unwrap_or(0)
+    }
+
+    fn register(&mut self) -> NodeIdentity {
+        let at = self.index(self.nodes.len());
+        if self.below(3) > 0 {
+            let fresh = node(&self.nodes[at].node);
+            let former = std::mem::replace(&mut self.nodes[at], fresh);
+            self.former.push(former);
+        }
+        self.nodes[at].clone()
+    }
+
+    fn query_of(&self, at: usize) -> WindowQuery {
+        WindowQuery { counter: self.counters[at].clone(), calendar: calendar(), cap: self.caps[at] }
+    }
+
+    fn query(&mut self) -> WindowQuery {
+        let at = self.index(COUNTERS);
+        self.query_of(at)
+    }
+
+    fn reports(&mut self) -> Vec<LeaseReport> {
+        let count = self.below(3);
+        (0..count)
+            .map(|_| {
+                let known = !self.leases.is_empty() && self.below(10) > 0;
+                let recent = self.leases.len().saturating_sub(12);
+                let at = if self.below(4) > 0 { recent + self.index(self.leases.len() - recent) } else { self.index(self.leases.len()) };
+                let lease = if known { self.leases[at] } else { LeaseId::generate() };
+                LeaseReport { lease, used: if self.below(50) == 0 { self.next() } else { self.below(40) } }
+            })
+            .collect()
+    }
+
+    fn request(&mut self) -> LeaseRequest {
+        let at = self.index(COUNTERS);
+        if self.below(25) == 0 {
+            self.version += 1;
+            self.caps[at] = self.below(200);
+        }
+        let older = u32::from(self.below(10) == 0);
+        LeaseRequest {
+            lease: LeaseId::generate(),
+            counter: self.counters[at].clone(),
+            calendar: calendar(),
+            cap: if older == 1 { 1_000 } else { self.caps[at] },
+            cap_version: self.version - older.min(self.version),
+            want: self.below(40),
+            beyond_cap: self.below(15) == 0,
+        }
+    }
+
+    fn call(&mut self) -> LeaseCall {
+        if !self.calls.is_empty() && self.below(8) == 0 {
+            let at = self.index(self.calls.len());
+            return self.calls[at].clone();
+        }
+        let at = self.index(self.nodes.len());
+        let mut node = self.nodes[at].clone();
+        if !self.former.is_empty() && self.below(20) == 0 {
+            let at = self.index(self.former.len());
+            node = self.former[at].clone();
+        }
+        let (reports, returns) = (self.reports(), self.reports());
+        let count = self.below(4);
+        let mut requests: Vec<_> = (0..count).map(|_| self.request()).collect();
+        requests.sort_by(|one, other| one.counter.cmp(&other.counter));
+        let call = LeaseCall { node, reports, returns, requests };
+        self.calls.push(call.clone());
+        call
+    }
+
+    fn learn(&mut self, answer: &LeaseAnswer) {
+        self.leases.extend(answer.grants.iter().filter(|grant| grant.units > 0).map(|grant| grant.lease));
+    }
+}

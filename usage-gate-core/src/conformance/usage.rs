@@ -1,0 +1,222 @@
+//! What every [`UsageSink`] does, as far as its [`UsageReader`] shows it.
+
+use std::collections::BTreeSet;
+
+use super::instant;
+use crate::model::{Environment, KeyId, MeterIndex, RequestId, StreamId, TenantId, Timestamp, UserId};
+use crate::period::{Period, Zone};
+use crate::store::{
+    Batch, Dimension, Outcome, RefusalSum, UnitTotals, UsageItem, UsageQuery, UsageReader, UsageRecord, UsageSink, Window,
+};
+
+/// Runs every case of [`usage`](crate::conformance::usage).
+#[macro_export]
+macro_rules! usage_store_tests {
+    ($make:expr) => {
+        $crate::conformance_cases! {
+            usage, $make,
+            b3_a_repeated_batch_counts_once
+            b3_of_a_batch_that_overlaps_only_the_rest_counts
+            b4_an_empty_batch_moves_only_the_instant
+            streams_have_watermarks_of_their_own
+            usage_is_split_by_every_dimension
+            usage_is_filtered
+            usage_is_cut_into_windows
+        }
+    };
+}
+
+const HOUR: i64 = 3_600_000_000;
+
+#[derive(Debug, Clone, Copy)]
+struct Who {
+    tenant: TenantId,
+    user: Option<UserId>,
+    key: KeyId,
+}
+
+fn who(user: bool) -> Who {
+    Who { tenant: TenantId::generate(), user: user.then(UserId::generate), key: KeyId::generate() }
+}
+
+fn midnight() -> Timestamp {
+    Timestamp::from_micros(instant().as_micros().div_euclid(24 * HOUR) * 24 * HOUR)
+}
+
+fn record(who: Who, bucket: Timestamp) -> UsageRecord {
+    let mut units = UnitTotals::default();
+    units.set(MeterIndex::REQUESTS, 2);
+    units.set(MeterIndex::BYTES_OUT, 100);
+    UsageRecord {
+        request: RequestId::generate(),
+        at: bucket,
+        tenant: who.tenant,
+        user: who.user,
+        key: who.key,
+        environment: Environment::Live,
+        route: "search".into(),
+        status: 200,
+        outcome: Outcome::Billed,
+        units,
+        bucket,
+    }
+}
+
+fn refusal(who: Who, bucket: Timestamp) -> RefusalSum {
+    RefusalSum {
+        tenant: who.tenant,
+        user: who.user,
+        key: who.key,
+        environment: Environment::Live,
+        route: "".into(),
+        code: "rate_limited",
+        limit: Some("fast".into()),
+        requests: 7,
+        bucket,
+    }
+}
+
+fn batch(stream: StreamId, first: u64, records: Vec<UsageRecord>, refusals: Vec<RefusalSum>) -> Batch {
+    let count = u64::try_from(records.len() + refusals.len()).expect("a few");
+    Batch { stream, first, last: first + count - 1, through: midnight().plus_micros(HOUR), records, refusals }
+}
+
+fn query() -> UsageQuery {
+    UsageQuery {
+        period: Period { start: midnight(), end: midnight().plus_micros(48 * HOUR) },
+        zone: Zone::UTC,
+        window: None,
+        group_by: BTreeSet::new(),
+        tenant: None,
+        user: None,
+        key: None,
+        route: None,
+        meter: Some("requests".to_owned()),
+        outcome: None,
+        environment: None,
+        skip: 0,
+        size: 100,
+    }
+}
+
+async fn items<S: UsageReader>(store: &S, query: &UsageQuery) -> Vec<UsageItem> {
+    store.usage(query).await.expect("the store is there").items
+}
+
+async fn total<S: UsageReader>(store: &S, query: &UsageQuery) -> (u64, u64) {
+    items(store, query).await.iter().fold((0, 0), |sum, item| (sum.0 + item.units, sum.1 + item.requests))
+}
+
+/// After a lost answer it is sent again.
+pub async fn b3_a_repeated_batch_counts_once<S: UsageSink + UsageReader>(store: &S) {
+    let (stream, who) = (StreamId::generate(), who(true));
+    assert_eq!(store.watermark(stream).await.expect("the store is there"), 0);
+    let batch = batch(stream, 1, vec![record(who, midnight()); 3], vec![refusal(who, midnight())]);
+    for _ in 0..2 {
+        assert_eq!(store.accept(&batch).await.expect("the store is there"), 4);
+        assert_eq!(total(store, &query()).await, (6, 10));
+    }
+    assert_eq!(store.watermark(stream).await.expect("the store is there"), 4);
+}
+
+/// Records come first, refusals after them.
+pub async fn b3_of_a_batch_that_overlaps_only_the_rest_counts<S: UsageSink + UsageReader>(store: &S) {
+    let (stream, who) = (StreamId::generate(), who(true));
+    store.accept(&batch(stream, 1, vec![record(who, midnight()); 2], vec![])).await.expect("the store is there");
+    let overlapping = batch(stream, 1, vec![record(who, midnight()); 3], vec![refusal(who, midnight())]);
+    assert_eq!(store.accept(&overlapping).await.expect("the store is there"), 4);
+    assert_eq!(total(store, &query()).await, (6, 10));
+    let known_records = batch(stream, 3, vec![record(who, midnight()); 2], vec![refusal(who, midnight())]);
+    assert_eq!(store.accept(&known_records).await.expect("the store is there"), 5);
+    assert_eq!(total(store, &query()).await, (6, 17));
+}
+
+/// So that an idle stream does not hold back what is complete.
+pub async fn b4_an_empty_batch_moves_only_the_instant<S: UsageSink + UsageReader>(store: &S) {
+    let stream = StreamId::generate();
+    assert_eq!(store.usage(&query()).await.expect("the store is there").complete_through, None);
+    store.accept(&batch(stream, 1, vec![record(who(true), midnight())], vec![])).await.expect("the store is there");
+    let through = midnight().plus_micros(2 * HOUR);
+    let empty = Batch { stream, first: 2, last: 1, through, records: vec![], refusals: vec![] };
+    assert_eq!(store.accept(&empty).await.expect("the store is there"), 1);
+    assert_eq!(store.usage(&query()).await.expect("the store is there").complete_through, Some(through));
+    assert_eq!(total(store, &query()).await, (2, 1));
+}
+
+/// Each process life counts from 1.
+pub async fn streams_have_watermarks_of_their_own<S: UsageSink + UsageReader>(store: &S) {
+    let who = who(false);
+    for stream in [StreamId::generate(), StreamId::generate()] {
+        store.accept(&batch(stream, 1, vec![record(who, midnight())], vec![])).await.expect("the store is there");
+        assert_eq!(store.watermark(stream).await.expect("the store is there"), 1);
+    }
+    assert_eq!(total(store, &query()).await, (4, 2));
+}
+
+/// Absent values are none.
+pub async fn usage_is_split_by_every_dimension<S: UsageSink + UsageReader>(store: &S) {
+    let (stream, ada, machine) = (StreamId::generate(), who(true), who(false));
+    let records = vec![record(ada, midnight()), record(machine, midnight())];
+    store.accept(&batch(stream, 1, records, vec![refusal(ada, midnight())])).await.expect("the store is there");
+    let asked = UsageQuery { group_by: BTreeSet::from(Dimension::ALL), tenant: Some(ada.tenant), ..query() };
+    let found = items(store, &asked).await;
+    let group = |outcome: &str, route: &str, limit: Option<&str>| {
+        let values = [
+            Some(ada.tenant.to_string()),
+            ada.user.map(|user| user.to_string()),
+            Some(ada.key.to_string()),
+            Some(route.to_owned()),
+            Some(outcome.to_owned()),
+            Some("live".to_owned()),
+            limit.map(ToOwned::to_owned),
+        ];
+        Dimension::ALL.into_iter().zip(values).collect::<Vec<_>>()
+    };
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[0].group, group("refused:rate_limited", "", Some("fast")));
+    assert_eq!((found[0].units, found[0].requests), (0, 7));
+    assert_eq!(found[1].group, group("billed", "search", None));
+    assert_eq!((found[1].units, found[1].requests), (2, 1));
+    let asked = UsageQuery { group_by: BTreeSet::from([Dimension::User]), tenant: Some(machine.tenant), ..query() };
+    assert_eq!(items(store, &asked).await[0].group, [(Dimension::User, None)]);
+}
+
+/// By each of its members.
+pub async fn usage_is_filtered<S: UsageSink + UsageReader>(store: &S) {
+    let (stream, ada, machine) = (StreamId::generate(), who(true), who(false));
+    let test = UsageRecord {
+        environment: Environment::Test,
+        outcome: Outcome::Test,
+        route: "other".into(),
+        ..record(machine, midnight())
+    };
+    let records = vec![record(ada, midnight()), test];
+    store.accept(&batch(stream, 1, records, vec![])).await.expect("the store is there");
+    let one = (2, 1);
+    assert_eq!(total(store, &UsageQuery { tenant: Some(ada.tenant), ..query() }).await, one);
+    assert_eq!(total(store, &UsageQuery { user: ada.user, ..query() }).await, one);
+    assert_eq!(total(store, &UsageQuery { key: Some(machine.key), ..query() }).await, one);
+    assert_eq!(total(store, &UsageQuery { route: Some("other".to_owned()), ..query() }).await, one);
+    assert_eq!(total(store, &UsageQuery { outcome: Some("billed".to_owned()), ..query() }).await, one);
+    assert_eq!(total(store, &UsageQuery { environment: Some(Environment::Test), ..query() }).await, one);
+    assert_eq!(total(store, &UsageQuery { meter: Some("bytes_out".to_owned()), ..query() }).await, (200, 2));
+    let elsewhen = Period { start: midnight().plus_micros(1), end: midnight().plus_micros(HOUR) };
+    assert_eq!(total(store, &UsageQuery { period: elsewhen, ..query() }).await, (0, 0));
+}
+
+/// In the zone asked for, in order, page by page.
+pub async fn usage_is_cut_into_windows<S: UsageSink + UsageReader>(store: &S) {
+    let (stream, who) = (StreamId::generate(), who(true));
+    let records: Vec<_> = (0..48).map(|hour| record(who, midnight().plus_micros(hour * HOUR))).collect();
+    store.accept(&batch(stream, 1, records, vec![])).await.expect("the store is there");
+    let units = |found: &[UsageItem]| found.iter().map(|item| item.units).collect::<Vec<_>>();
+    let days = UsageQuery { window: Some(Window::Day), ..query() };
+    assert_eq!(units(&items(store, &days).await), [48, 48]);
+    let tokyo = UsageQuery { zone: "Asia/Tokyo".parse().expect("a zone"), ..days };
+    assert_eq!(units(&items(store, &tokyo).await), [30, 48, 18]);
+    let hours = UsageQuery { window: Some(Window::Hour), skip: 40, size: 8, ..query() };
+    let page = store.usage(&hours).await.expect("the store is there");
+    assert_eq!((page.items.len(), page.more), (8, false));
+    assert_eq!(page.items[0].period.start, midnight().plus_micros(40 * HOUR));
+    assert!(store.usage(&UsageQuery { size: 7, ..hours }).await.expect("the store is there").more);
+}
