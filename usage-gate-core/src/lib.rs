@@ -25,3 +25,4 @@ pub mod secret;
 pub mod store;
 
 pub use gate::{BuildError, GateNumbers, GateStatus, UsageGate, UsageGateBuilder};
+pub use management::ManagementError;

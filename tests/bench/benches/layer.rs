@@ -1,1 +1,128 @@
-fn main() {}
+//! What the layer adds to a trivial service, beside `tower_governor` with headers in the same run.
+//!
+//! On: authentication, scope, a rate, a quota, a seat, the record, RateLimit headers, the request id; SQLite as store. The peer does one rate
+//! limit by address with its headers, and needs axum's body in the answer, so all three have it. Printed at the end: the ratio of added costs, and the store calls a request.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and ends if it cannot go on")]
+
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::Criterion;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, Service, ServiceExt};
+use tower_governor::GovernorLayer;
+use tower_governor::governor::GovernorConfigBuilder;
+use tower_governor::key_extractor::SmartIpKeyExtractor;
+use usage_gate_bench::CLIENT;
+use usage_gate_tower::{ClientAddress, UsageGateLayer};
+
+type Body = Full<Bytes>;
+
+fn request(key: &str) -> Request<Body> {
+    let mut request = Request::get("/v1/search?q=hello")
+        .header("host", "api.example.com")
+        .header("user-agent", "bench")
+        .header("accept", "*/*")
+        .header("x-api-key", key)
+        .header("x-real-ip", "192.0.2.7")
+        .body(Body::default())
+        .unwrap();
+    request.extensions_mut().insert(ClientAddress(CLIENT));
+    request.extensions_mut().insert(SocketAddr::from((CLIENT, 4711)));
+    request
+}
+
+/// Calls a service once and reads the whole body, as a server does.
+async fn once<S, R>(service: &mut S, request: Request<Body>)
+where
+    S: Service<Request<Body>, Response = Response<R>>,
+    S::Error: std::fmt::Debug,
+    R: http_body::Body,
+    R::Error: std::fmt::Debug,
+{
+    let response = service.ready().await.unwrap().call(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    black_box(response.into_body().collect().await.unwrap().to_bytes());
+}
+
+/// Nanoseconds a call of `iterations`; requests are made outside of the measured time, in small batches.
+fn timed<S, R>(runtime: &tokio::runtime::Runtime, service: &mut S, key: &str, iterations: u64) -> Duration
+where
+    S: Service<Request<Body>, Response = Response<R>>,
+    S::Error: std::fmt::Debug,
+    R: http_body::Body,
+    R::Error: std::fmt::Debug,
+{
+    let mut total = Duration::ZERO;
+    let mut left = iterations;
+    while left > 0 {
+        let batch = left.min(256);
+        let requests: Vec<_> = (0..batch).map(|_| request(key)).collect();
+        runtime.block_on(async {
+            #[expect(clippy::disallowed_methods, reason = "a benchmark measures")]
+            let began = Instant::now();
+            for request in requests {
+                once(service, request).await;
+            }
+            total += began.elapsed();
+        });
+        left -= batch;
+    }
+    total
+}
+
+fn main() {
+    // The gate's tasks run on the second thread, as they do beside a server.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let stage = runtime.block_on(usage_gate_bench::stage()).unwrap();
+    let answer = || Response::new(axum::body::Body::from(Bytes::from_static(b"hello")));
+
+    let mut bare = tower::service_fn(move |_: Request<Body>| async move { Ok::<_, Infallible>(answer()) });
+    let inner = tower::service_fn(move |_: Request<usage_gate_tower::RequestBody<Body>>| async move { Ok::<_, Infallible>(answer()) });
+    let mut gated = UsageGateLayer::new(&stage.gate).layer(inner);
+    let governor = GovernorConfigBuilder::default()
+        .per_nanosecond(1)
+        .burst_size(u32::MAX)
+        .key_extractor(SmartIpKeyExtractor)
+        .use_headers()
+        .finish()
+        .unwrap();
+    let mut governed = GovernorLayer::new(governor).layer(tower::service_fn(move |_: Request<Body>| async move { Ok::<_, Infallible>(answer()) }));
+
+    // Filled caches and leases of the size that the load needs.
+    timed(&runtime, &mut gated, &stage.key, 2_000_000);
+
+    let mut criterion = Criterion::default().measurement_time(Duration::from_secs(4)).configure_from_args();
+    criterion.bench_function("bare", |b| b.iter_custom(|n| timed(&runtime, &mut bare, &stage.key, n)));
+    criterion.bench_function("tower_governor", |b| b.iter_custom(|n| timed(&runtime, &mut governed, &stage.key, n)));
+    criterion.bench_function("usage_gate", |b| b.iter_custom(|n| timed(&runtime, &mut gated, &stage.key, n)));
+
+    // Interleaved rounds for the ratio: medians of what each adds to the bare service.
+    const CALLS: u64 = 200_000;
+    let calls_before = stage.store.quota_calls();
+    let nanos = |time: Duration| time.as_secs_f64() * 1e9 / 200_000.0;
+    let mut rounds: Vec<[f64; 3]> = (0..7)
+        .map(|_| {
+            [
+                nanos(timed(&runtime, &mut bare, &stage.key, CALLS)),
+                nanos(timed(&runtime, &mut governed, &stage.key, CALLS)),
+                nanos(timed(&runtime, &mut gated, &stage.key, CALLS)),
+            ]
+        })
+        .collect();
+    let quota_calls = stage.store.quota_calls() - calls_before;
+    let mut median = |at: usize| {
+        rounds.sort_by(|a, b| a[at].total_cmp(&b[at]));
+        rounds[rounds.len() / 2][at]
+    };
+    let (bare, governed, gated) = (median(0), median(1), median(2));
+    let (peer, ours) = (governed - bare, gated - bare);
+    println!("\nbare {bare:.0} ns, tower_governor with headers adds {peer:.0} ns, usage-gate adds {ours:.0} ns: ratio {:.2}", ours / peer);
+    println!("quota store calls in {} requests: {quota_calls}", CALLS * 7);
+    runtime.block_on(stage.gate.drain()).unwrap();
+    criterion.final_summary();
+}

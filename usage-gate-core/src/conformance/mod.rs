@@ -20,7 +20,10 @@
 //! A store that takes a [`Clock`](crate::clock::Clock) calls [`quotas::agrees_with_the_ledger`] as well, and
 //! [`quotas::a4_a_lease_of_an_ended_period_counts_in_its_own`].
 
-#![expect(clippy::missing_panics_doc, reason = "every case panics where a store breaks its contract: that is what it is for")]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "every case panics where a store breaks its contract: that is what it is for"
+)]
 
 pub mod accounts;
 pub mod keys;
@@ -28,8 +31,8 @@ pub mod quotas;
 pub mod usage;
 
 use crate::model::{
-    CountedBy, Environment, Key, KeyId, Limit, LimitKind, Per, Plan, Role, Secret, SecretHash, StoreAway, Tenant, TenantId,
-    TenantStatus, Timestamp, User, UserId, WhenExceeded,
+    CountedBy, Environment, Key, KeyId, Limit, LimitKind, Per, Plan, Role, Secret, SecretHash, StoreAway, Tenant,
+    TenantId, TenantStatus, Timestamp, User, UserId, WhenExceeded,
 };
 use crate::period::{AnchorDay, Calendar, Zone};
 use crate::secret::CredentialId;

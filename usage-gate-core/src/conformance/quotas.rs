@@ -377,7 +377,10 @@ pub async fn agrees_with_the_ledger<S: QuotaStore>(store: &S, clock: &ManualCloc
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a failed run is repeated by its seed, which only the environment can carry")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a failed run is repeated by its seed, which only the environment can carry"
+)]
 fn seed() -> u64 {
     let random = || u64::try_from(uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX)).unwrap_or(1);
     std::env::var("USAGE_GATE_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(random)
@@ -457,7 +460,11 @@ impl Walk {
             .map(|_| {
                 let known = !self.leases.is_empty() && self.below(10) > 0;
                 let recent = self.leases.len().saturating_sub(12);
-                let at = if self.below(4) > 0 { recent + self.index(self.leases.len() - recent) } else { self.index(self.leases.len()) };
+                let at = if self.below(4) > 0 {
+                    recent + self.index(self.leases.len() - recent)
+                } else {
+                    self.index(self.leases.len())
+                };
                 let lease = if known { self.leases[at] } else { LeaseId::generate() };
                 LeaseReport { lease, used: if self.below(50) == 0 { self.next() } else { self.below(40) } }
             })

@@ -6,7 +6,8 @@ use super::instant;
 use crate::model::{Environment, KeyId, MeterIndex, RequestId, StreamId, TenantId, Timestamp, UserId};
 use crate::period::{Period, Zone};
 use crate::store::{
-    Batch, Dimension, Outcome, RefusalSum, UnitTotals, UsageItem, UsageQuery, UsageReader, UsageRecord, UsageSink, Window,
+    Batch, Dimension, Outcome, RefusalSum, UnitTotals, UsageItem, UsageQuery, UsageReader, UsageRecord, UsageSink,
+    Window,
 };
 
 /// Runs every case of [`usage`](crate::conformance::usage).

@@ -29,8 +29,10 @@ pub(crate) const MOST_UNITS: u64 = i64::MAX.unsigned_abs();
 const CLOSED_LEASE_KEPT_MICROS: i64 = 3_600 * 1_000_000;
 /// How long a window is kept after its period.
 const WINDOW_KEPT_MICROS: i64 = 400 * 86_400 * 1_000_000;
-/// Rows of each kind that one call forgets at most.
-pub(crate) const MOST_FORGOTTEN: usize = 64;
+/// Rows of each kind that one call forgets at most: more than it can add, so that what is kept stays bounded.
+pub(crate) fn forgotten_at_most(call: &LeaseCall) -> usize {
+    call.requests.len().saturating_add(call.returns.len()).saturating_add(64)
+}
 
 /// Closed leases that were closed before this instant are forgotten.
 pub(crate) const fn closed_leases_kept_since(now: Timestamp) -> Timestamp {
@@ -217,13 +219,13 @@ impl Ledger {
             .into_iter()
             .map(|(request, units, start)| {
                 let counter = self.leases.get(&request.lease).map_or(&request.counter, |lease| &lease.counter);
-                let window = self.state(counter, start).unwrap_or_else(|| {
-                    unused_window(request.calendar.period(request.counter.per, now), request.cap)
-                });
+                let window = self
+                    .state(counter, start)
+                    .unwrap_or_else(|| unused_window(request.calendar.period(request.counter.per, now), request.cap));
                 LeaseGrant { lease: request.lease, units, window }
             })
             .collect();
-        self.forget(now);
+        self.forget(forgotten_at_most(call), now);
         Ok(LeaseAnswer { now, active_nodes, grants })
     }
 
@@ -240,7 +242,12 @@ impl Ledger {
     }
 
     /// Subjects of a tenant's limit in the present period, those with most granted first, then by the counter's text.
-    pub(crate) fn subjects(&self, template: &WindowQuery, most: usize, now: Timestamp) -> Vec<(CounterId, WindowState)> {
+    pub(crate) fn subjects(
+        &self,
+        template: &WindowQuery,
+        most: usize,
+        now: Timestamp,
+    ) -> Vec<(CounterId, WindowState)> {
         let wanted = &template.counter;
         let period = template.calendar.period(wanted.per, now);
         // Counters are ordered by tenant first.
@@ -304,7 +311,13 @@ impl Ledger {
     }
 
     /// Gives units, the start of the window, and how many nodes share it.
-    fn grant(&mut self, request: &LeaseRequest, node: &Arc<str>, boot: StreamId, now: Timestamp) -> (u64, Timestamp, u32) {
+    fn grant(
+        &mut self,
+        request: &LeaseRequest,
+        node: &Arc<str>,
+        boot: StreamId,
+        now: Timestamp,
+    ) -> (u64, Timestamp, u32) {
         if let Some(known) = self.leases.get(&request.lease) {
             let nodes = self.nodes_of(&known.counter, known.start, node);
             return (known.size, known.start, nodes);
@@ -366,20 +379,21 @@ impl Ledger {
     }
 
     /// Forgets some of what nobody will ask for again. A forgotten lease id would be a new lease: its units stay debited, none are created (A5).
-    fn forget(&mut self, now: Timestamp) {
-        for _ in 0..MOST_FORGOTTEN {
+    fn forget(&mut self, most: usize, now: Timestamp) {
+        for _ in 0..most {
             let Some((at, id)) = self.closed.first().copied() else { break };
             if at >= closed_leases_kept_since(now) {
                 break;
             }
             self.closed.pop_first();
             if let Some(lease) = self.leases.remove(&id)
-                && let Some(window) = self.windows.get_mut(&lease.counter).and_then(|starts| starts.get_mut(&lease.start))
+                && let Some(window) =
+                    self.windows.get_mut(&lease.counter).and_then(|starts| starts.get_mut(&lease.start))
             {
                 window.closed.remove(&id);
             }
         }
-        for _ in 0..MOST_FORGOTTEN {
+        for _ in 0..most {
             if self.ends.first().is_none_or(|(end, ..)| *end >= windows_kept_since(now)) {
                 break;
             }
@@ -441,6 +455,45 @@ mod tests {
         assert_eq!(row.grant(10, false, 1), 10);
         assert_eq!(row.close(10, 14), 14);
         assert_eq!((row.granted, row.overrun, row.used_closed), (14, 4, 14));
+    }
+
+    #[test]
+    fn what_is_kept_stays_bounded() {
+        let mut ledger = Ledger::default();
+        let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate() };
+        let counter = CounterId {
+            tenant: crate::model::TenantId::generate(),
+            subject: crate::store::Subject::Tenant,
+            limit: "daily".into(),
+            meter: "requests".into(),
+            per: crate::model::Per::Day,
+        };
+        let calendar = crate::period::Calendar::new(crate::period::Zone::UTC, crate::period::AnchorDay::FIRST);
+        let mut now = Timestamp::from_micros(0);
+        ledger.register(&node, now);
+        let mut returns = Vec::new();
+        for _ in 0..1_000 {
+            now = now.plus_micros(12 * 3_600 * 1_000_000);
+            let requests: Vec<LeaseRequest> = (0..100)
+                .map(|_| LeaseRequest {
+                    lease: LeaseId::generate(),
+                    counter: counter.clone(),
+                    calendar: calendar.clone(),
+                    cap: 1_000,
+                    cap_version: 1,
+                    want: 1,
+                    beyond_cap: false,
+                })
+                .collect();
+            let held = requests.iter().map(|request| LeaseReport { lease: request.lease, used: 1 }).collect();
+            let reports = Vec::new();
+            ledger.lease(&LeaseCall { node: node.clone(), reports, returns, requests }, now).unwrap();
+            returns = held;
+            ledger.check();
+        }
+        assert!(ledger.leases.len() <= 300, "{} leases", ledger.leases.len());
+        let windows: usize = ledger.windows.values().map(BTreeMap::len).sum();
+        assert_eq!((windows, ledger.ends.len()), (402, 402));
     }
 
     #[test]

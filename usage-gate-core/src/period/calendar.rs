@@ -113,6 +113,15 @@ impl Calendar {
         }
     }
 
+    /// Zone and anchor as they were last set, in effect already or not.
+    #[must_use]
+    pub fn latest(&self) -> (Zone, AnchorDay) {
+        match &self.next {
+            Some((zone, anchor, _)) => (zone.clone(), *anchor),
+            None => (self.zone.clone(), self.anchor),
+        }
+    }
+
     /// The zone that holds at this instant.
     #[must_use]
     pub fn zone_at(&self, instant: Timestamp) -> &Zone {

@@ -50,7 +50,10 @@ pub(crate) fn next<'a>(known: &'a [Migration], applied: &[Applied]) -> Result<Op
         if ours.version != had.version || ours.checksum() != had.checksum {
             return Err(StoreError::unusable(
                 WHAT,
-                format!("its migration {} is not the one of this program: the schema was changed by hand or by a fork", had.version),
+                format!(
+                    "its migration {} is not the one of this program: the schema was changed by hand or by a fork",
+                    had.version
+                ),
             ));
         }
     }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderName, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -31,8 +31,8 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::{Code, Refusal};
-use usage_gate_tower::problem::problem_response;
-use usage_gate_tower::{GateContext, RequestBody};
+use usage_gate_core::model::RequestId;
+use usage_gate_tower::{GateContext, RequestBody, problem};
 
 use crate::config::{Config, HttpUrl};
 use identity::KeyHeaders;
@@ -88,7 +88,7 @@ impl Forward {
         // Neither hyper's leftovers nor ours go along.
         head.extensions.clear();
 
-        let route = context.as_ref().map_or("", |context| context.route());
+        let route = context.as_ref().and_then(GateContext::route).map_or("", |route| &route.name);
         let target = shared.targets.of(route).at(head.uri.path_and_query());
         hop_by_hop::strip_request(&mut head.headers);
         shared.keys.strip(&mut head.headers);
@@ -258,9 +258,9 @@ fn causes(fault: &dyn Error) -> String {
 }
 
 fn refuse(refusal: &Refusal, context: Option<&GateContext>) -> Response<UpstreamBody> {
-    let none = HeaderValue::from_static("");
-    let request_id = context.map_or(none, GateContext::request_id_value);
-    problem_response::<Bytes>(refusal, &request_id).map(|body| UpstreamBody::Own { body: Full::new(body) })
+    // Without the layer around it there is no id of the request's own.
+    let request_id = context.map_or_else(RequestId::generate, GateContext::request_id);
+    problem::response::<Bytes>(refusal, &request_id.to_string()).map(|body| UpstreamBody::Own { body: Full::new(body) })
 }
 
 pin_project! {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderName, Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -19,9 +19,8 @@ use tower::{Layer, ServiceExt};
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::{Code, Refusal};
 use usage_gate_core::model::{AddressRange, RequestId};
-use usage_gate_tower::problem::problem_response;
 use usage_gate_tower::source::client_address;
-use usage_gate_tower::{ClientAddress, ResponseBody, UsageGateLayer, UsageGateService};
+use usage_gate_tower::{ClientAddress, ResponseBody, UsageGateLayer, UsageGateService, problem};
 
 use super::observe::{Durations, Observation, Observed};
 use super::{Drain, MAX_HEAD, accept};
@@ -123,8 +122,7 @@ pub(super) fn refuse(code: Code, detail: &'static str) -> Response<Full<Bytes>> 
     if code == Code::MethodNotAllowed {
         refusal.allow = Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".into());
     }
-    let id = HeaderValue::from_bytes(&RequestId::generate().text()).unwrap_or(HeaderValue::from_static("-"));
-    problem_response::<Bytes>(&refusal, &id).map(Full::new)
+    problem::response::<Bytes>(&refusal, &RequestId::generate().to_string()).map(Full::new)
 }
 
 pin_project! {

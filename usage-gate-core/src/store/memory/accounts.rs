@@ -57,7 +57,9 @@ impl Accounts {
         versions.insert(version, Arc::new(Plan { version, ..plan.clone() }));
         if move_tenants {
             let mut moved = Vec::new();
-            for tenant in self.tenants.values_mut().filter(|tenant| tenant.plan == plan.id && tenant.deleted_at.is_none()) {
+            for tenant in
+                self.tenants.values_mut().filter(|tenant| tenant.plan == plan.id && tenant.deleted_at.is_none())
+            {
                 tenant.plan_version = version;
                 moved.push(tenant.id);
             }
@@ -164,7 +166,7 @@ fn revoke(key: &mut Key, now: Timestamp, reason: &str) {
 }
 
 /// Items of a map after a point.
-fn after<'a, K: Ord, V>(map: &'a BTreeMap<K, V>, from: Begin<K>) -> Option<impl Iterator<Item = (&'a K, &'a V)>> {
+fn after<K: Ord, V>(map: &BTreeMap<K, V>, from: Begin<K>) -> Option<impl Iterator<Item = (&K, &V)>> {
     let lower = match from {
         Begin::First => Bound::Unbounded,
         Begin::After(id) => Bound::Excluded(id),
@@ -202,7 +204,10 @@ impl AccountStore for MemoryStore {
     async fn plans(&self, page: &PageRequest) -> Result<Page<Plan>, StoreError> {
         let accounts = self.accounts();
         let Some(plans) = after(&accounts.plans, begin(page)) else { return Ok(paging::empty()) };
-        Ok(paging::page(plans.filter_map(|(_, versions)| versions.values().next_back()).map(|plan| Plan::clone(plan)), page))
+        Ok(paging::page(
+            plans.filter_map(|(_, versions)| versions.values().next_back()).map(|plan| Plan::clone(plan)),
+            page,
+        ))
     }
 
     async fn create_tenant(&self, tenant: &Tenant) -> Result<(), StoreError> {
@@ -307,9 +312,8 @@ impl AccountStore for MemoryStore {
     async fn keys(&self, tenant: TenantId, user: Option<UserId>, page: &PageRequest) -> Result<Page<Key>, StoreError> {
         let accounts = self.accounts();
         let Some(keys) = after(&accounts.keys, begin(page)) else { return Ok(paging::empty()) };
-        let wanted = keys
-            .map(|(_, key)| key)
-            .filter(|key| key.tenant == tenant && (user.is_none() || key.user == user));
+        let wanted =
+            keys.map(|(_, key)| key).filter(|key| key.tenant == tenant && (user.is_none() || key.user == user));
         Ok(paging::page(wanted.cloned(), page))
     }
 

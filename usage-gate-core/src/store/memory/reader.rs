@@ -10,7 +10,8 @@ impl UsageReader for MemoryStore {
         let usage = self.kept_usage();
         // A process has one living stream, the newest: ids sort by creation.
         let complete_through = usage.streams.last_key_value().map(|(_, stream)| stream.through);
-        let rows = usage.rollups.iter().filter(|(key, _)| wanted(query, key)).map(|(key, delta)| row(query, key, *delta));
+        let rows =
+            usage.rollups.iter().filter(|(key, _)| wanted(query, key)).map(|(key, delta)| row(query, key, *delta));
         Ok(fold(query, rows, complete_through))
     }
 }

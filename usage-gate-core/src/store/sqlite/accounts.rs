@@ -200,9 +200,11 @@ fn after<T>(from: Begin<T>, number: impl Fn(T) -> u128) -> Option<Vec<u8>> {
 }
 
 fn put_plan(connection: &Connection, plan: &Plan) -> Result<(), Fault> {
-    connection
-        .prepare_cached("INSERT INTO plan (id, version, document) VALUES (?1, ?2, ?3)")?
-        .execute((&plan.id, plan.version, serde_json::to_string(plan)?))?;
+    connection.prepare_cached("INSERT INTO plan (id, version, document) VALUES (?1, ?2, ?3)")?.execute((
+        &plan.id,
+        plan.version,
+        serde_json::to_string(plan)?,
+    ))?;
     Ok(())
 }
 
@@ -212,9 +214,7 @@ fn replace_plan(connection: &Connection, plan: Plan, move_tenants: bool) -> Resu
     put_plan(connection, &plan)?;
     if move_tenants {
         let moved: Vec<u128> = connection
-            .prepare_cached(
-                "UPDATE tenant SET plan_version = ?2 WHERE plan = ?1 AND deleted_at IS NULL RETURNING id",
-            )?
+            .prepare_cached("UPDATE tenant SET plan_version = ?2 WHERE plan = ?1 AND deleted_at IS NULL RETURNING id")?
             .query_map((&plan.id, plan.version), |row| id(row, 0))?
             .collect::<Result<_, _>>()?;
         if moved.len() > MOST_MOVED {
@@ -313,7 +313,9 @@ fn check_user(connection: &Connection, user: &User, what: &'static str) -> Resul
         return Err(StoreError::conflict(what, "external_id").into());
     }
     let taken = connection
-        .prepare_cached("SELECT 1 FROM user WHERE tenant = ?1 AND email_folded = ?2 AND id <> ?3 AND deleted_at IS NULL")?
+        .prepare_cached(
+            "SELECT 1 FROM user WHERE tenant = ?1 AND email_folded = ?2 AND id <> ?3 AND deleted_at IS NULL",
+        )?
         .exists((user.tenant.as_u128().to_be_bytes(), user.email.to_lowercase(), id))?;
     if taken {
         return Err(StoreError::conflict(what, "email").into());
@@ -395,7 +397,12 @@ fn feed_keys_of(connection: &Connection, user: UserId) -> rusqlite::Result<()> {
     keys.into_iter().try_for_each(|key| feed(connection, &Changed::Key(KeyId::from_u128(key))))
 }
 
-fn keys(connection: &Connection, tenant: TenantId, user: Option<UserId>, page: &PageRequest) -> rusqlite::Result<Page<Key>> {
+fn keys(
+    connection: &Connection,
+    tenant: TenantId,
+    user: Option<UserId>,
+    page: &PageRequest,
+) -> rusqlite::Result<Page<Key>> {
     let Some(after) = after(begin::<KeyId>(page), KeyId::as_u128) else { return Ok(paging::empty()) };
     let (tenant, size) = (tenant.as_u128().to_be_bytes(), one_too_many(page));
     let found: Vec<Key> = match user {

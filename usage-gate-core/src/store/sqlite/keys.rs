@@ -34,19 +34,9 @@ impl KeyStore for SqliteStore {
         if !found.items.is_empty() {
             return Ok(found);
         }
-        let deadline = tokio::time::sleep(PATIENCE);
-        tokio::pin!(deadline);
-        loop {
-            // Leases and usage ring the bell too; the head of the feed is cheap to look at.
-            let over = tokio::select! {
-                () = &mut deadline => true,
-                _ = fed.changed() => false,
-            };
-            let found = self.read(WHAT, move |connection| Ok(changes(connection, position)?)).await?;
-            if over || !found.items.is_empty() {
-                return Ok(found);
-            }
-        }
+        // Whether it rang or the time is over, the feed is read once more: another process rings no bell.
+        let _ = tokio::time::timeout(PATIENCE, fed.changed()).await;
+        self.read(WHAT, move |connection| Ok(changes(connection, position)?)).await
     }
 
     async fn position(&self) -> Result<FeedPosition, StoreError> {

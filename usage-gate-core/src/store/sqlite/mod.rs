@@ -83,7 +83,7 @@ struct Inner {
     meters: Meters,
     writer: Writer,
     readers: Arc<Readers>,
-    /// Rings when something was committed that may have fed the feed of changes.
+    /// Rings when a change was committed to the feed.
     fed: watch::Sender<()>,
     calls: AtomicU64,
     quota_calls: AtomicU64,

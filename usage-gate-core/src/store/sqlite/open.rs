@@ -22,16 +22,21 @@ const MIGRATIONS: [Migration; 1] =
 /// Opens the one connection that writes, and migrates.
 pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     if path == Path::new(":memory:") {
-        return Err(StoreError::unusable(WHAT, "a database without a file cannot be read beside its writer: use MemoryStore"));
+        return Err(StoreError::unusable(
+            WHAT,
+            "a database without a file cannot be read beside its writer: use MemoryStore",
+        ));
     }
     make_private(path).map_err(|error| StoreError::unavailable(WHAT, error))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     prepare(&connection).map_err(failed)?;
-    let mode: String =
-        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
     if mode != "wal" {
-        return Err(StoreError::unusable(WHAT, format!("the file system allows only journal mode {mode}: WAL is needed")));
+        return Err(StoreError::unusable(
+            WHAT,
+            format!("the file system allows only journal mode {mode}: WAL is needed"),
+        ));
     }
     // FULL: the log is synced at every commit, so that granted units survive power loss.
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;").map_err(failed)?;

@@ -9,13 +9,13 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::SqliteStore;
 use super::value::{Fault, instant, to_column, units, unreadable};
 use crate::lease::ledger::{
-    MOST_FORGOTTEN, MOST_UNITS, WindowRow, closed_leases_kept_since, unused_window, windows_kept_since,
+    MOST_UNITS, WindowRow, closed_leases_kept_since, forgotten_at_most, unused_window, windows_kept_since,
 };
 use crate::model::Timestamp;
 use crate::period::Period;
 use crate::store::{
-    CounterId, Durability, LeaseAnswer, LeaseCall, LeaseGrant, LeaseReport, LeaseRequest, NodeIdentity,
-    QuotaPromises, QuotaStore, StoreError, Subject, WindowQuery, WindowState,
+    CounterId, Durability, LeaseAnswer, LeaseCall, LeaseGrant, LeaseReport, LeaseRequest, NodeIdentity, QuotaPromises,
+    QuotaStore, StoreError, Subject, WindowQuery, WindowState,
 };
 
 #[async_trait::async_trait]
@@ -113,21 +113,17 @@ fn lease(connection: &Connection, call: &LeaseCall, now: Timestamp) -> Result<Le
     let grants = granted
         .into_iter()
         .map(|(request, units, place)| {
-            let window = state(connection, &place.counter, place.start)?.unwrap_or_else(|| {
-                unused_window(request.calendar.period(request.counter.per, now), request.cap)
-            });
+            let window = state(connection, &place.counter, place.start)?
+                .unwrap_or_else(|| unused_window(request.calendar.period(request.counter.per, now), request.cap));
             Ok(LeaseGrant { lease: request.lease, units, window })
         })
         .collect::<rusqlite::Result<_>>()?;
-    forget(connection, now)?;
+    forget(connection, forgotten_at_most(call), now)?;
     Ok(LeaseAnswer { now, active_nodes, grants })
 }
 
 fn boot_of(connection: &Connection, node: &str) -> rusqlite::Result<Option<[u8; 16]>> {
-    connection
-        .prepare_cached("SELECT boot FROM node WHERE node = ?1")?
-        .query_row([node], |row| row.get(0))
-        .optional()
+    connection.prepare_cached("SELECT boot FROM node WHERE node = ?1")?.query_row([node], |row| row.get(0)).optional()
 }
 
 /// Raises what is known of an open lease of this node; `false` if there is none (A5).
@@ -148,9 +144,11 @@ fn close(connection: &Connection, lease: [u8; 16], used: Option<u64>, now: Times
     let Some(mut window) = window(connection, &place)? else { return Ok(()) };
     let booked = window.close(size, used.unwrap_or(reported));
     save(connection, &place, &window)?;
-    connection
-        .prepare_cached("UPDATE lease SET used = ?2, closed_at = ?3 WHERE lease_id = ?1")?
-        .execute((lease, to_column(booked), now.as_micros()))?;
+    connection.prepare_cached("UPDATE lease SET used = ?2, closed_at = ?3 WHERE lease_id = ?1")?.execute((
+        lease,
+        to_column(booked),
+        now.as_micros(),
+    ))?;
     Ok(())
 }
 
@@ -293,9 +291,8 @@ fn state(connection: &Connection, counter: &str, start: Timestamp) -> rusqlite::
 
 /// Summed here, because the sum of debts may be more than SQLite's `sum` takes.
 fn used_open(connection: &Connection, place: &Place) -> rusqlite::Result<u64> {
-    let mut statement = connection.prepare_cached(
-        "SELECT used FROM lease WHERE counter = ?1 AND period_start = ?2 AND closed_at IS NULL",
-    )?;
+    let mut statement = connection
+        .prepare_cached("SELECT used FROM lease WHERE counter = ?1 AND period_start = ?2 AND closed_at IS NULL")?;
     let mut used = statement.query_map((&place.counter, place.start.as_micros()), |row| units(row, 0))?;
     used.try_fold(0u64, |sum, used| Ok(sum.saturating_add(used?)))
 }
@@ -355,8 +352,8 @@ fn subject(row: &Row<'_>, at: usize) -> rusqlite::Result<Subject> {
 }
 
 /// Forgets some of what nobody will ask for again, as the ledger does.
-fn forget(connection: &Connection, now: Timestamp) -> rusqlite::Result<()> {
-    let most = i64::try_from(MOST_FORGOTTEN).unwrap_or(i64::MAX);
+fn forget(connection: &Connection, most: usize, now: Timestamp) -> rusqlite::Result<()> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
     connection
         .prepare_cached(
             "DELETE FROM lease WHERE lease_id IN

@@ -3,9 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::value::{document, id, instant, optional_id, optional_instant, parsed, unreadable, word};
-use crate::model::{
-    AddressRange, Key, KeyId, Plan, Secret, SecretHash, Tenant, TenantId, User, UserId,
-};
+use crate::model::{AddressRange, Key, KeyId, Plan, Secret, SecretHash, Tenant, TenantId, User, UserId};
 use crate::period::{AnchorDay, Calendar, Zone};
 use crate::secret::CredentialId;
 
@@ -21,10 +19,7 @@ macro_rules! tenant_sql {
 }
 macro_rules! user_sql {
     ($rest:literal) => {
-        concat!(
-            "SELECT id, tenant, external_id, email, name, role, created_at, deleted_at FROM user ",
-            $rest
-        )
+        concat!("SELECT id, tenant, external_id, email, name, role, created_at, deleted_at FROM user ", $rest)
     };
 }
 macro_rules! key_sql {
@@ -136,8 +131,10 @@ pub(super) fn user(connection: &Connection, id: UserId) -> rusqlite::Result<Opti
 
 /// A key with its secrets, revoked or not.
 pub(super) fn key(connection: &Connection, id: KeyId) -> rusqlite::Result<Option<Key>> {
-    let found =
-        connection.prepare_cached(key_sql!("WHERE id = ?1"))?.query_row([id.as_u128().to_be_bytes()], key_row).optional()?;
+    let found = connection
+        .prepare_cached(key_sql!("WHERE id = ?1"))?
+        .query_row([id.as_u128().to_be_bytes()], key_row)
+        .optional()?;
     found.map(|key| with_secrets(connection, key)).transpose()
 }
 

@@ -89,7 +89,8 @@ async fn a_change_by_another_process_is_seen() {
     let (_, tenant, ..) = conformance::account(&store).await;
     let before = store.position().await.unwrap();
     let other = SqliteStore::open(folder.file()).await.unwrap();
-    let (changes, deleted) = tokio::join!(store.changes(before), other.delete_tenant(tenant.id, conformance::instant()));
+    let (changes, deleted) =
+        tokio::join!(store.changes(before), other.delete_tenant(tenant.id, conformance::instant()));
     assert!(deleted.unwrap());
     assert_eq!(changes.unwrap().items, [crate::store::Changed::Tenant(tenant.id)]);
 }
@@ -100,7 +101,8 @@ async fn a_job_that_is_refused_disturbs_no_other() {
     let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate() };
     store.register(&node).await.unwrap();
     let stranger = NodeIdentity { node: "b".to_owned(), boot: StreamId::generate() };
-    let call = |node: &NodeIdentity| LeaseCall { node: node.clone(), reports: vec![], returns: vec![], requests: vec![] };
+    let call =
+        |node: &NodeIdentity| LeaseCall { node: node.clone(), reports: vec![], returns: vec![], requests: vec![] };
     let (good, bad) = (call(&node), call(&stranger));
     let before = store.quota_calls();
     let (one, two, three) = tokio::join!(store.lease(&good), store.lease(&bad), store.lease(&good));

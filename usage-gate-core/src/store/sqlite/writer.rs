@@ -65,7 +65,7 @@ where
 }
 
 impl Writer {
-    /// Starts the thread. `fed` is rung after every commit.
+    /// Starts the thread. `fed` is rung after every commit that put something into the feed of changes.
     pub(super) fn start(connection: Connection, fed: watch::Sender<()>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(MOST_WAITING);
         std::thread::Builder::new().name("usage-gate-sqlite".into()).spawn(move || serve(&connection, queue, &fed))?;
@@ -87,6 +87,7 @@ impl Writer {
 }
 
 fn serve(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, fed: &watch::Sender<()>) {
+    let mut rung_at = fed_until(connection);
     while let Some(first) = queue.blocking_recv() {
         let mut together = vec![first];
         while together.len() < MOST_TOGETHER
@@ -95,11 +96,21 @@ fn serve(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, fed: 
             together.push(job);
         }
         let failure = commit(connection, &mut together).err().map(Arc::new);
-        fed.send_replace(());
+        let at = fed_until(connection);
+        if at != rung_at {
+            rung_at = at;
+            fed.send_replace(());
+        }
         for job in together {
             job.answer(failure.as_ref());
         }
     }
+}
+
+/// The number of the last change in the feed; `None` if it cannot be read, which rings once too often at worst.
+fn fed_until(connection: &Connection) -> Option<i64> {
+    let mut statement = connection.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'change'").ok()?;
+    statement.query_row([], |row| row.get(0)).ok()
 }
 
 fn commit(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
