@@ -1,1 +1,38 @@
-//! Placeholder while dependencies resolve.
+//! UsageGate for Axum: the layer with the client's address, extractors, and the APIs as routers to nest.
+//!
+//! ```
+//! # use axum::{Router, routing::get}; use usage_gate_axum::{AdminTokens, Caller, Cost};
+//! # use usage_gate_core::{UsageGate, clock::Clock, model::Meters, secret::Pepper, store::memory::MemoryStore};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let gate = UsageGate::builder().store(MemoryStore::new(Clock::system(), Meters::new(["rows"])?)).pepper(Pepper::new(&[7; 32])).meter("rows").build().await?;
+//! async fn search(caller: Caller, cost: Cost) -> String {
+//!     cost.set("rows", 40);
+//!     format!("hello {}", caller.tenant)
+//! }
+//!
+//! let app: Router = Router::new()
+//!     .route("/v1/search", get(search))
+//!     .layer(usage_gate_axum::layer(&gate))
+//!     .nest("/usage-gate", usage_gate_axum::self_service(&gate));
+//! let admin: Router = usage_gate_axum::admin(&gate, AdminTokens::new("a long random token"));
+//! # drop((app, admin)); Ok(()) }
+//! ```
+
+mod admin;
+mod answer;
+mod client;
+mod document;
+mod extract;
+mod health;
+mod idempotency;
+mod page;
+mod parameters;
+mod self_service;
+mod show;
+
+pub use admin::{AdminTokens, admin};
+pub use client::{GateLayer, GateService, layer};
+pub use extract::{Caller, Cost, MissingLayer};
+pub use health::health;
+pub use self_service::self_service;
+pub use usage_gate_tower::{ClientAddress, GateContext};

@@ -4,10 +4,17 @@
 //! expression, evaluated for every test, that gives a new and empty store and something to hold until the test is over (a guard that
 //! removes a folder, or `()`):
 //!
-//! ```ignore
+//! ```
+//! # #![allow(unused)]
+//! # use usage_gate_core::{clock::Clock, model::Meters, store::MemoryStore};
+//! async fn new_store() -> (MemoryStore, ()) {
+//!     (MemoryStore::new(Clock::system(), Meters::default()), ())
+//! }
+//!
 //! mod keys {
 //!     usage_gate_core::conformance::key_store_tests!(super::new_store().await);
 //! }
+//! # fn main() {}
 //! ```
 //!
 //! | suite | the store implements |

@@ -120,16 +120,22 @@ pub async fn b3_a_repeated_batch_counts_once<S: UsageSink + UsageReader>(store: 
     assert_eq!(store.watermark(stream).await.expect("the store is there"), 4);
 }
 
-/// Records come first, refusals after them.
+/// Records come first, refusals after them: wherever the watermark falls, each item counts once.
 pub async fn b3_of_a_batch_that_overlaps_only_the_rest_counts<S: UsageSink + UsageReader>(store: &S) {
-    let (stream, who) = (StreamId::generate(), who(true));
-    store.accept(&batch(stream, 1, vec![record(who, midnight()); 2], vec![])).await.expect("the store is there");
-    let overlapping = batch(stream, 1, vec![record(who, midnight()); 3], vec![refusal(who, midnight())]);
-    assert_eq!(store.accept(&overlapping).await.expect("the store is there"), 4);
-    assert_eq!(total(store, &query()).await, (6, 10));
-    let known_records = batch(stream, 3, vec![record(who, midnight()); 2], vec![refusal(who, midnight())]);
-    assert_eq!(store.accept(&known_records).await.expect("the store is there"), 5);
-    assert_eq!(total(store, &query()).await, (6, 17));
+    for known in 1..=5 {
+        let (stream, who) = (StreamId::generate(), who(true));
+        let asked = UsageQuery { tenant: Some(who.tenant), ..query() };
+        let whole = batch(stream, 1, vec![record(who, midnight()); 3], vec![refusal(who, midnight()); 2]);
+        let records = known.min(3);
+        let begun = batch(stream, 1, whole.records[..records].to_vec(), whole.refusals[..known - records].to_vec());
+        let watermark = store.accept(&begun).await.expect("the store is there");
+        assert_eq!(usize::try_from(watermark), Ok(known));
+        assert_eq!(store.accept(&whole).await.expect("the store is there"), 5);
+        assert_eq!(total(store, &asked).await, (6, 17), "{known} were known");
+        let refusals = batch(stream, 5, vec![], vec![refusal(who, midnight()); 2]);
+        assert_eq!(store.accept(&refusals).await.expect("the store is there"), 6);
+        assert_eq!(total(store, &asked).await, (6, 24));
+    }
 }
 
 /// So that an idle stream does not hold back what is complete.

@@ -1,6 +1,6 @@
 //! The memory store: all five traits for one process, gone when it ends. For tests, trials and hosts that keep no usage.
 //!
-//! The quotas are the [`ledger`](crate::lease) itself; accounts and keys share one lock, so that a change and its place in the feed are one step.
+//! The quotas are the ledger of `lease/ledger.rs` itself; accounts and keys share one lock, so that a change and its place in the feed are one step.
 
 mod accounts;
 mod keys;

@@ -2,7 +2,7 @@
 //!
 //! Writes of all callers go through one thread that commits many of them at once (`writer`), because a synced commit takes
 //! milliseconds and one thread needs no lock. Reads run beside it on connections of their own (`readers`), each in one snapshot.
-//! The rules of quotas are not written in SQL: rows are read, [`ledger`](crate::lease) decides, rows are written.
+//! The rules of quotas are not written in SQL: rows are read, `lease/ledger.rs` decides, rows are written.
 
 mod accounts;
 mod keys;
