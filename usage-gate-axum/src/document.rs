@@ -87,6 +87,8 @@ fn fault(path: &Path, error: &serde_json::Error) -> Problem {
     // Behind the last ` at line` is what serde_json adds; the place is said by the pointer.
     let text = error.to_string();
     let detail = text.rsplit_once(" at line ").map_or(text.as_str(), |(detail, _)| detail);
+    // Type names of the language say nothing to a client.
+    let detail = &detail.replace("expected u64", "expected a whole number").replace("expected a Timestamp", "expected an instant");
     let mut pointer = pointer(path);
     for (begin, end) in [("unknown field `", '`'), ("missing field `", '`')] {
         let named = detail.strip_prefix(begin).and_then(|rest| rest.split_once(end));
