@@ -53,7 +53,9 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         // The driver's words are for the log only.
         tracing::warn!(error = &error as &dyn std::error::Error, "a store did not answer");
-        Refusal::new(Code::StoreUnavailable, "the store did not answer; nothing is known to have changed").retry_after(1).into()
+        Refusal::new(Code::StoreUnavailable, "the store did not answer; nothing is known to have changed")
+            .retry_after(1)
+            .into()
     }
 }
 

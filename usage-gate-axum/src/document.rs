@@ -56,7 +56,9 @@ where
 fn check_type(request: &Request) -> Result<(), Problem> {
     let Some(value) = request.headers().get(CONTENT_TYPE) else { return Ok(()) };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") || essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+    if essence.eq_ignore_ascii_case("application/json")
+        || essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    {
         // The second is what `curl -d` says of any body.
         return Ok(());
     }
@@ -88,7 +90,9 @@ fn fault(path: &Path, error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     let detail = text.rsplit_once(" at line ").map_or(text.as_str(), |(detail, _)| detail);
     // Type names of the language say nothing to a client.
-    let detail = &detail.replace("expected u64", "expected a whole number").replace("expected a Timestamp", "expected an instant");
+    let detail = &detail
+        .replace("expected u64", "expected a whole number")
+        .replace("expected a Timestamp", "expected an instant");
     let mut pointer = pointer(path);
     for (begin, end) in [("unknown field `", '`'), ("missing field `", '`')] {
         let named = detail.strip_prefix(begin).and_then(|rest| rest.split_once(end));

@@ -41,7 +41,9 @@ pub struct MissingLayer;
 
 impl IntoResponse for MissingLayer {
     fn into_response(self) -> Response {
-        tracing::error!("a handler asks for the caller, but is not behind usage_gate_axum::layer, or its route is public");
+        tracing::error!(
+            "a handler asks for the caller, but is not behind usage_gate_axum::layer, or its route is public"
+        );
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     }
 }

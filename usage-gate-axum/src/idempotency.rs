@@ -122,6 +122,8 @@ pub(crate) async fn replay(State(idempotency): State<Idempotency>, request: Requ
     });
     match run.await {
         Ok(response) => response,
-        Err(_) => Problem::new(Code::StoreUnavailable, "the call did not end well: look before you repeat it").into_response(),
+        Err(_) => {
+            Problem::new(Code::StoreUnavailable, "the call did not end well: look before you repeat it").into_response()
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! # use axum::{Router, routing::get}; use usage_gate_axum::{AdminTokens, Caller, Cost};
 //! # use usage_gate_core::{UsageGate, clock::Clock, model::Meters, secret::Pepper, store::memory::MemoryStore};
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let gate = UsageGate::builder().store(MemoryStore::new(Clock::system(), Meters::new(["rows"])?)).pepper(Pepper::new(&[7; 32])).meter("rows").build().await?;
+//! # let gate = UsageGate::builder().store(MemoryStore::new(Clock::system())).pepper(Pepper::new(&[7; 32])).meter("rows").build().await?;
 //! async fn search(caller: Caller, cost: Cost) -> String {
 //!     cost.set("rows", 40);
 //!     format!("hello {}", caller.tenant)

@@ -335,7 +335,10 @@ impl Routes {
             // Routes with methods are tried before the one that takes every method.
             indexes.sort_by_key(|index| all.get(index.position()).is_some_and(|route| route.methods.is_empty()));
             let fault = |reason: matchit::InsertError| RouteError::Path {
-                route: indexes.first().and_then(|i| all.get(i.position())).map_or_else(String::new, |r| r.name.to_string()),
+                route: indexes
+                    .first()
+                    .and_then(|i| all.get(i.position()))
+                    .map_or_else(String::new, |r| r.name.to_string()),
                 path: path.clone(),
                 reason: reason.to_string(),
             };
@@ -373,7 +376,8 @@ impl Routes {
         let here: Vec<&CompiledRoute> = found.value.iter().filter_map(|index| self.all.get(index.position())).collect();
         if *method == Method::OPTIONS {
             // A preflight asks about another method of the same path.
-            let forwards = |index: &&RouteIndex| self.all.get(index.position()).is_some_and(|r| r.cors == Cors::Forward);
+            let forwards =
+                |index: &&RouteIndex| self.all.get(index.position()).is_some_and(|r| r.cors == Cors::Forward);
             if let Some(index) = found.value.iter().find(forwards)
                 && let Some(route) = self.all.get(index.position())
             {
@@ -408,9 +412,10 @@ fn compile(route: Route, meters: &Meters) -> Result<CompiledRoute, RouteError> {
         let reason = "must start with /".to_owned();
         return Err(RouteError::Path { route: name, path: route.path, reason });
     }
-    let scopes = route.scopes.into_iter().map(|text| {
-        text.parse().map_err(|source| RouteError::Scope { route: name.clone(), scope: text, source })
-    });
+    let scopes = route
+        .scopes
+        .into_iter()
+        .map(|text| text.parse().map_err(|source| RouteError::Scope { route: name.clone(), scope: text, source }));
     let scopes = scopes.collect::<Result<Box<[Scope]>, _>>()?;
     let mut cost: Vec<(MeterIndex, u64)> = Vec::with_capacity(route.cost.len() + 1);
     for (meter, units) in route.cost {
@@ -446,9 +451,9 @@ fn is_plain(path: &str) -> bool {
                 let segment = rest[1..].split(|b| *b == b'/').next().unwrap_or_default();
                 (segment.is_empty() && rest.len() > 1) || segment == b"." || segment == b".."
             }
-            b'%' => rest.get(1..3).is_some_and(|code| {
-                [b"2f", b"2e", b"5c", b"00"].iter().any(|bad| code.eq_ignore_ascii_case(*bad))
-            }),
+            b'%' => rest
+                .get(1..3)
+                .is_some_and(|code| [b"2f", b"2e", b"5c", b"00"].iter().any(|bad| code.eq_ignore_ascii_case(*bad))),
             b'\\' | 0..=0x20 | 0x7f => true,
             _ => false,
         };
@@ -506,7 +511,8 @@ mod tests {
 
     #[test]
     fn a_path_that_others_may_read_differently_is_refused() {
-        for path in ["/v1//items", "/v1/../open", "/v1/%2e%2e/open", "/v1/items%2F7", "/v1/.", "/v1\\items", "/v1/%00"] {
+        for path in ["/v1//items", "/v1/../open", "/v1/%2e%2e/open", "/v1/items%2F7", "/v1/.", "/v1\\items", "/v1/%00"]
+        {
             check(Method::GET, path, "ambiguous");
         }
         check(Method::GET, "/v1/items/a%20b..c", "item");

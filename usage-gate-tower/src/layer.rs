@@ -12,7 +12,7 @@ use crate::UsageGateService;
 /// # use usage_gate_tower::{UsageGateLayer, RequestBody, ResponseBody};
 /// # use http::{Request, Response}; use tower::{ServiceBuilder, ServiceExt}; use http_body_util::Full; use bytes::Bytes;
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let gate = UsageGate::builder().store(MemoryStore::new(Clock::system(), Meters::default())).pepper(Pepper::new(&[7; 32])).build().await?;
+/// # let gate = UsageGate::builder().store(MemoryStore::new(Clock::system())).pepper(Pepper::new(&[7; 32])).build().await?;
 /// let hello = tower::service_fn(|_: Request<RequestBody<Full<Bytes>>>| async {
 ///     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("hello"))))
 /// });

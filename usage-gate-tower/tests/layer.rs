@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
 
-
-
 mod stage;
 
 use std::time::Duration;

@@ -82,7 +82,9 @@ fn main() {
     let answer = || Response::new(axum::body::Body::from(Bytes::from_static(b"hello")));
 
     let mut bare = tower::service_fn(move |_: Request<Body>| async move { Ok::<_, Infallible>(answer()) });
-    let inner = tower::service_fn(move |_: Request<usage_gate_tower::RequestBody<Body>>| async move { Ok::<_, Infallible>(answer()) });
+    let inner = tower::service_fn(move |_: Request<usage_gate_tower::RequestBody<Body>>| async move {
+        Ok::<_, Infallible>(answer())
+    });
     let mut gated = UsageGateLayer::new(&stage.gate).layer(inner);
     let governor = GovernorConfigBuilder::default()
         .per_nanosecond(1)
@@ -91,7 +93,8 @@ fn main() {
         .use_headers()
         .finish()
         .unwrap();
-    let mut governed = GovernorLayer::new(governor).layer(tower::service_fn(move |_: Request<Body>| async move { Ok::<_, Infallible>(answer()) }));
+    let mut governed = GovernorLayer::new(governor)
+        .layer(tower::service_fn(move |_: Request<Body>| async move { Ok::<_, Infallible>(answer()) }));
 
     // Filled caches and leases of the size that the load needs.
     timed(&runtime, &mut gated, &stage.key, 2_000_000);
@@ -121,7 +124,10 @@ fn main() {
     };
     let (bare, governed, gated) = (median(0), median(1), median(2));
     let (peer, ours) = (governed - bare, gated - bare);
-    println!("\nbare {bare:.0} ns, tower_governor with headers adds {peer:.0} ns, usage-gate adds {ours:.0} ns: ratio {:.2}", ours / peer);
+    println!(
+        "\nbare {bare:.0} ns, tower_governor with headers adds {peer:.0} ns, usage-gate adds {ours:.0} ns: ratio {:.2}",
+        ours / peer
+    );
     println!("quota store calls in {} requests: {quota_calls}", CALLS * 7);
     runtime.block_on(stage.gate.drain()).unwrap();
     criterion.final_summary();

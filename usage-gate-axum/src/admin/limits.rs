@@ -32,7 +32,8 @@ pub(super) async fn list(
     {
         return Err(Problem::invalid("/key", "there is no key with this id in the tenant"));
     }
-    let plan = accounts.plan(&tenant.plan, Some(tenant.plan_version)).await?.ok_or_else(|| Problem::not_found("plan"))?;
+    let plan =
+        accounts.plan(&tenant.plan, Some(tenant.plan_version)).await?.ok_or_else(|| Problem::not_found("plan"))?;
     let states = gate.limit_states(&tenant, &plan, view).await?;
     let items: Vec<_> = states.iter().map(problem::limit_state).collect();
     Ok(ok(&json!({"items": items, "next_cursor": null, "as_of": gate.clock().wall()})))

@@ -87,7 +87,10 @@ pub(super) async fn list(State(gate): State<UsageGate>, mut parameters: Paramete
     Ok(ok(&page::document(&plans, shown, |plan| plan.id.clone())))
 }
 
-pub(super) async fn create(State(gate): State<UsageGate>, Document(document): Document<PlanDocument>) -> Result<Response, Problem> {
+pub(super) async fn create(
+    State(gate): State<UsageGate>,
+    Document(document): Document<PlanDocument>,
+) -> Result<Response, Problem> {
     let Some(id) = document.id.clone() else {
         return Err(Problem::invalid("/id", "is missing: name the plan, such as starter"));
     };
@@ -168,7 +171,9 @@ fn price(document: PriceDocument, at: usize, invalid: &mut Invalid) -> Option<Pr
         PerUnit => PriceModel::PerUnit { unit_price: document.unit_price? },
         Graduated => PriceModel::Graduated { tiers: document.tiers? },
         Volume => PriceModel::Volume { tiers: document.tiers? },
-        Package => PriceModel::Package { package_units: document.package_units?, package_price: document.package_price? },
+        Package => {
+            PriceModel::Package { package_units: document.package_units?, package_price: document.package_price? }
+        }
     };
     Some(Price { meter: document.meter, model, included_units: document.included_units, minimum: document.minimum })
 }

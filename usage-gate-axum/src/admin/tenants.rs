@@ -53,7 +53,10 @@ pub(super) async fn list(State(gate): State<UsageGate>, mut parameters: Paramete
     Ok(ok(&page::document(&tenants, shown, |tenant| tenant.id.to_string())))
 }
 
-pub(super) async fn create(State(gate): State<UsageGate>, Document(document): Document<TenantDocument>) -> Result<Response, Problem> {
+pub(super) async fn create(
+    State(gate): State<UsageGate>,
+    Document(document): Document<TenantDocument>,
+) -> Result<Response, Problem> {
     let draft = TenantDraft {
         external_id: document.external_id,
         name: document.name,

@@ -125,7 +125,8 @@ fn csv(items: &[UsageItem], group_by: &BTreeSet<Dimension>) -> String {
     }
     text.push_str("\r\n");
     for item in items {
-        let _ = write!(text, "{},{},{},{},{}", item.period.start, item.period.end, item.meter, item.units, item.requests);
+        let _ =
+            write!(text, "{},{},{},{},{}", item.period.start, item.period.end, item.meter, item.units, item.requests);
         for (_, value) in &item.group {
             let value = value.as_deref().unwrap_or_default();
             if value.contains([',', '"', '\r', '\n']) {

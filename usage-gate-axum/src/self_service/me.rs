@@ -54,7 +54,8 @@ pub(crate) async fn me(State(gate): State<UsageGate>, request: Request) -> Resul
             }
         }
     }
-    let usage = used.iter().map(|(meter, (units, requests))| json!({"meter": meter, "units": units, "requests": requests}));
+    let usage =
+        used.iter().map(|(meter, (units, requests))| json!({"meter": meter, "units": units, "requests": requests}));
     Ok(ok(&json!({
         "key": show::key(&resolved.key, user_name, now),
         "user": resolved.user.as_ref().map(show::user),

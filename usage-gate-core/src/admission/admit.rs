@@ -57,7 +57,10 @@ pub(crate) enum TakenWhat {
 }
 
 /// What one try gave.
-#[expect(clippy::large_enum_variant, reason = "the large variant is the common one; a box would be an allocation a request")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large variant is the common one; a box would be an allocation a request"
+)]
 pub(super) enum Attempt {
     Admitted(Admitted),
     Stopped(Box<Stop>),
@@ -153,7 +156,9 @@ impl GateCore {
             let Some(compiled) = caller.plan.limits.get(limit.at) else { continue };
             let units = limit.units.unwrap_or(1);
             let verdict = with_counter(self, caller, limit.at, head.client, |counter| match &counter.state {
-                CounterState::Open(open) => (open.load(Ordering::Relaxed) < compiled.limit.units).then_some(()).ok_or(1_000_000_000),
+                CounterState::Open(open) => {
+                    (open.load(Ordering::Relaxed) < compiled.limit.units).then_some(()).ok_or(1_000_000_000)
+                }
                 CounterState::Rate(bucket) => bucket.peek(&compiled.rate, now, units),
                 CounterState::Quota(quota) => {
                     if quota.can_serve(units, now) || compiled.limit.when_exceeded == WhenExceeded::Allow {
@@ -209,13 +214,19 @@ impl GateCore {
         true
     }
 
-    fn take_one(&self, compiled: &CompiledLimit, counter: &Arc<Counter>, known: Option<u64>, now: Monotonic) -> Option<TakenWhat> {
+    fn take_one(
+        &self,
+        compiled: &CompiledLimit,
+        counter: &Arc<Counter>,
+        known: Option<u64>,
+        now: Monotonic,
+    ) -> Option<TakenWhat> {
         match &counter.state {
-            CounterState::Open(open) => {
-                take_slot(open, compiled.limit.units).then_some(TakenWhat::Slot)
-            }
+            CounterState::Open(open) => take_slot(open, compiled.limit.units).then_some(TakenWhat::Slot),
             CounterState::Rate(bucket) => match known {
-                Some(units) => bucket.take(&compiled.rate, now, units).ok().map(|taken| TakenWhat::Rate(units, Some(taken))),
+                Some(units) => {
+                    bucket.take(&compiled.rate, now, units).ok().map(|taken| TakenWhat::Rate(units, Some(taken)))
+                }
                 None => Some(TakenWhat::Rate(0, None)),
             },
             CounterState::Quota(quota) => {
@@ -252,7 +263,12 @@ impl GateCore {
     }
 
     /// Waits until the leases suffice, the authority says there is no more, or it is away.
-    pub(super) async fn wait_for_units(self: &Arc<Self>, mut head: Head, caller: Arc<Caller>, route: RouteIndex) -> Admission {
+    pub(super) async fn wait_for_units(
+        self: &Arc<Self>,
+        mut head: Head,
+        caller: Arc<Caller>,
+        route: RouteIndex,
+    ) -> Admission {
         let deadline = tokio::time::Instant::now() + WAIT;
         for _ in 0..TRIES {
             // Time has passed: rates and deadlines are judged by now.
@@ -322,7 +338,13 @@ impl GateCore {
     }
 
     /// A limit as this node knows it.
-    pub(crate) fn state_of(&self, compiled: &CompiledLimit, counter: &Counter, subject: String, now: Monotonic) -> LimitState {
+    pub(crate) fn state_of(
+        &self,
+        compiled: &CompiledLimit,
+        counter: &Counter,
+        subject: String,
+        now: Monotonic,
+    ) -> LimitState {
         let limit = Arc::clone(&compiled.limit);
         let mut state = LimitState {
             ceiling: limit.units,
@@ -390,7 +412,8 @@ impl GateCore {
                     tell(&compiled.name, remaining, Some(next.div_ceil(1_000_000_000)));
                 }
                 CounterState::Quota(quota) => {
-                    let until = quota.until_period_end(now).unwrap_or_else(|| self.until_period_end(compiled, quota, now));
+                    let until =
+                        quota.until_period_end(now).unwrap_or_else(|| self.until_period_end(compiled, quota, now));
                     tell(&compiled.name, quota.remaining(now), Some(until.div_ceil(1_000_000_000)));
                 }
             });
@@ -399,9 +422,10 @@ impl GateCore {
 
     fn until_period_end(&self, compiled: &CompiledLimit, quota: &QuotaCounter, now: Monotonic) -> u64 {
         let wall = self.wall_at(now);
-        compiled.limit.per.map_or(0, |per| {
-            wall.micros_until(quota.terms().calendar.period(per, wall).end).saturating_mul(1_000)
-        })
+        compiled
+            .limit
+            .per
+            .map_or(0, |per| wall.micros_until(quota.terms().calendar.period(per, wall).end).saturating_mul(1_000))
     }
 }
 

@@ -29,8 +29,9 @@ pub(super) fn permitted(caller: &Caller, needed: &[Scope]) -> Result<(), Refusal
     let missing = needed.iter().find(|scope| !caller.scopes.iter().any(|held| held.covers(scope)));
     match missing {
         None => Ok(()),
-        Some(scope) => {
-            Err(Refusal::new(Code::InsufficientScope, format!("this route needs the scope {scope}, which the key does not hold")))
-        }
+        Some(scope) => Err(Refusal::new(
+            Code::InsufficientScope,
+            format!("this route needs the scope {scope}, which the key does not hold"),
+        )),
     }
 }

@@ -157,7 +157,8 @@ pub(crate) struct Applied {
 
 impl CompiledPlan {
     pub(crate) fn new(plan: &Plan, routes: &Routes, meters: &Meters) -> Self {
-        let limits: Box<[CompiledLimit]> = plan.limits.iter().filter_map(|limit| compile_limit(limit, meters)).collect();
+        let limits: Box<[CompiledLimit]> =
+            plan.limits.iter().filter_map(|limit| compile_limit(limit, meters)).collect();
         let by_route = |test: bool| routes.iter().map(|route| route_limits(&limits, route, test)).collect();
         Self { live: by_route(false), test: by_route(true), limits }
     }
@@ -172,7 +173,11 @@ impl CompiledPlan {
 
 fn compile_limit(limit: &Limit, meters: &Meters) -> Option<CompiledLimit> {
     let Some(meter) = meters.index(&limit.meter) else {
-        tracing::warn!(limit = limit.name, meter = limit.meter, "a limit is for a meter that is not declared: it is not enforced");
+        tracing::warn!(
+            limit = limit.name,
+            meter = limit.meter,
+            "a limit is for a meter that is not declared: it is not enforced"
+        );
         return None;
     };
     let seconds = limit.per.and_then(Per::seconds).unwrap_or(1);
@@ -269,7 +274,11 @@ impl CallerCache {
     }
 
     /// Asks the store; one question however many wait for the same key.
-    pub(crate) async fn fill(&self, gate: &Arc<GateCore>, presented: &PresentedKey<'_>) -> Result<Arc<Caller>, FillError> {
+    pub(crate) async fn fill(
+        &self,
+        gate: &Arc<GateCore>,
+        presented: &PresentedKey<'_>,
+    ) -> Result<Arc<Caller>, FillError> {
         let credential = presented.credential();
         // A change during the fill makes another necessary; changes faster than fills are told by an error, not served stale.
         for _ in 0..4 {

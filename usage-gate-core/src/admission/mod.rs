@@ -57,7 +57,10 @@ pub struct RequestHead<'a> {
 
 /// What came of a request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large variant is the common one; a box would be an allocation a request")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large variant is the common one; a box would be an allocation a request"
+)]
 pub enum Admission {
     /// It may be forwarded, and is to be settled.
     Admitted(Admitted),
@@ -188,7 +191,8 @@ impl GateCore {
     fn admit_caller(self: &Arc<Self>, head: Head, caller: Arc<Caller>) -> Admission {
         let usable = authorize::usable(&caller, head.client, head.at).and_then(|()| {
             let route = head.route.clone()?;
-            let rule = self.routes.route(route).ok_or_else(|| Refusal::new(Code::RouteNotFound, "no route has this path"))?;
+            let rule =
+                self.routes.route(route).ok_or_else(|| Refusal::new(Code::RouteNotFound, "no route has this path"))?;
             authorize::permitted(&caller, &rule.scopes)?;
             Ok(route)
         });
@@ -277,7 +281,11 @@ impl GateCore {
     }
 
     /// Steps 1 to 4 without a route: who presents this key.
-    pub(crate) async fn authenticate(self: &Arc<Self>, headers: &HeaderMap, client: Option<IpAddr>) -> Result<Arc<Caller>, Refusal> {
+    pub(crate) async fn authenticate(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        client: Option<IpAddr>,
+    ) -> Result<Arc<Caller>, Refusal> {
         let presented = self.credentials.take(headers)?;
         if let Some(refusal) = self.guard.check(client) {
             return Err(refusal);

@@ -127,8 +127,7 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let unknown =
-            Settlement { status: None, end: End::ClientLeft, bytes_in: 0, bytes_out: 0, stated: &[] };
+        let unknown = Settlement { status: None, end: End::ClientLeft, bytes_in: 0, bytes_out: 0, stated: &[] };
         self.settle_once(&unknown);
     }
 }

@@ -37,7 +37,12 @@ impl GateCore {
         Ok(states)
     }
 
-    async fn limit_state(&self, tenant: &Tenant, limit: &CompiledLimit, view: LimitView) -> Result<LimitState, StoreError> {
+    async fn limit_state(
+        &self,
+        tenant: &Tenant,
+        limit: &CompiledLimit,
+        view: LimitView,
+    ) -> Result<LimitState, StoreError> {
         let single = match limit.limit.counted_by {
             CountedBy::Tenant => Some(Subject::Tenant),
             CountedBy::User => (view.user.is_some() || view.key.is_some()).then_some(Subject::User(view.user)),
@@ -57,7 +62,12 @@ impl GateCore {
         }
     }
 
-    async fn state_of_subject(&self, tenant: &Tenant, limit: &CompiledLimit, id: &CounterId) -> Result<LimitState, StoreError> {
+    async fn state_of_subject(
+        &self,
+        tenant: &Tenant,
+        limit: &CompiledLimit,
+        id: &CounterId,
+    ) -> Result<LimitState, StoreError> {
         let mut state = blank(limit, subject_text(id));
         if limit.limit.kind == LimitKind::Quota {
             let query = WindowQuery { counter: id.clone(), calendar: tenant.calendar.clone(), cap: limit.limit.units };
@@ -70,7 +80,12 @@ impl GateCore {
         Ok(state)
     }
 
-    async fn tightest(&self, tenant: &Tenant, limit: &CompiledLimit, template: CounterId) -> Result<LimitState, StoreError> {
+    async fn tightest(
+        &self,
+        tenant: &Tenant,
+        limit: &CompiledLimit,
+        template: CounterId,
+    ) -> Result<LimitState, StoreError> {
         let (mut state, subject, subjects) = if limit.limit.kind == LimitKind::Quota {
             let query =
                 WindowQuery { counter: template.clone(), calendar: tenant.calendar.clone(), cap: limit.limit.units };

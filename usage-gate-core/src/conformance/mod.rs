@@ -8,7 +8,7 @@
 //! # #![allow(unused)]
 //! # use usage_gate_core::{clock::Clock, model::Meters, store::MemoryStore};
 //! async fn new_store() -> (MemoryStore, ()) {
-//!     (MemoryStore::new(Clock::system(), Meters::default()), ())
+//!     (MemoryStore::new(Clock::system()), ())
 //! }
 //!
 //! mod keys {

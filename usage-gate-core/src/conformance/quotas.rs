@@ -1,7 +1,7 @@
 //! What every [`QuotaStore`] does, and a random walk beside the ledger.
 
 use crate::clock::ManualClock;
-use crate::model::{KeyId, Meters, Per, StreamId, TenantId, UserId};
+use crate::model::{KeyId, Per, StreamId, TenantId, UserId};
 use crate::period::{AnchorDay, Calendar, Zone};
 use crate::store::{
     CounterId, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, MemoryStore, NodeIdentity,
@@ -334,7 +334,7 @@ pub async fn a4_a_lease_of_an_ended_period_counts_in_its_own<S: QuotaStore>(stor
 /// `USAGE_GATE_TEST_SEED` repeats a run: a failure says which seed it had.
 pub async fn agrees_with_the_ledger<S: QuotaStore>(store: &S, clock: &ManualClock) {
     let seed = seed();
-    let reference = MemoryStore::new(clock.clock(), Meters::default());
+    let reference = MemoryStore::new(clock.clock());
     let mut walk = Walk::new(seed);
     let started = clock.clock().wall();
     for step in 0..3_000 {

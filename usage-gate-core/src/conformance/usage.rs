@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::instant;
-use crate::model::{Environment, KeyId, MeterIndex, RequestId, StreamId, TenantId, Timestamp, UserId};
+use crate::model::{Environment, KeyId, MeterIndex, Meters, RequestId, StreamId, TenantId, Timestamp, UserId};
 use crate::period::{Period, Zone};
 use crate::store::{
     Batch, Dimension, Outcome, RefusalSum, UnitTotals, UsageItem, UsageQuery, UsageReader, UsageRecord, UsageSink,
@@ -79,7 +79,15 @@ fn refusal(who: Who, bucket: Timestamp) -> RefusalSum {
 
 fn batch(stream: StreamId, first: u64, records: Vec<UsageRecord>, refusals: Vec<RefusalSum>) -> Batch {
     let count = u64::try_from(records.len() + refusals.len()).expect("a few");
-    Batch { stream, first, last: first + count - 1, through: midnight().plus_micros(HOUR), records, refusals }
+    Batch {
+        stream,
+        first,
+        last: first + count - 1,
+        through: midnight().plus_micros(HOUR),
+        meters: Meters::default(),
+        records,
+        refusals,
+    }
 }
 
 fn query() -> UsageQuery {
@@ -144,7 +152,8 @@ pub async fn b4_an_empty_batch_moves_only_the_instant<S: UsageSink + UsageReader
     assert_eq!(store.usage(&query()).await.expect("the store is there").complete_through, None);
     store.accept(&batch(stream, 1, vec![record(who(true), midnight())], vec![])).await.expect("the store is there");
     let through = midnight().plus_micros(2 * HOUR);
-    let empty = Batch { stream, first: 2, last: 1, through, records: vec![], refusals: vec![] };
+    let empty =
+        Batch { stream, first: 2, last: 1, through, meters: Meters::default(), records: vec![], refusals: vec![] };
     assert_eq!(store.accept(&empty).await.expect("the store is there"), 1);
     assert_eq!(store.usage(&query()).await.expect("the store is there").complete_through, Some(through));
     assert_eq!(total(store, &query()).await, (2, 1));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::journal::{Recorder, Refusals};
 use crate::metrics::Metrics;
-use crate::model::{StreamId, TenantId, Timestamp};
+use crate::model::{Meters, StreamId, TenantId, Timestamp};
 use crate::period::bucket_start;
 use crate::routes::Routes;
 use crate::store::{Batch, RefusalSum, StoreError, UsageRecord, UsageSink};
@@ -26,6 +26,7 @@ pub(crate) struct Flusher {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) routes: Arc<Routes>,
+    pub(crate) meters: Meters,
     pub(crate) metrics: Arc<Metrics>,
     /// Whether the sink failed last.
     pub(crate) away: AtomicBool,
@@ -136,13 +137,19 @@ impl Flusher {
             .collect();
         let count = u64::try_from(records.len() + refusals.len()).unwrap_or(u64::MAX);
         self.metrics.recorded(records.len());
-        Batch { stream: self.stream, first: last + 1, last: last + count, through, records, refusals }
+        Batch {
+            stream: self.stream,
+            first: last + 1,
+            last: last + count,
+            through,
+            meters: self.meters.clone(),
+            records,
+            refusals,
+        }
     }
 
     fn route_name(&self, route: Option<crate::routes::RouteIndex>) -> Arc<str> {
-        route
-            .and_then(|route| self.routes.route(route))
-            .map_or_else(|| Arc::from(""), |route| Arc::clone(&route.name))
+        route.and_then(|route| self.routes.route(route)).map_or_else(|| Arc::from(""), |route| Arc::clone(&route.name))
     }
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{MeterIndex, Meters};
+use crate::model::MeterIndex;
 use crate::store::{Batch, Outcome, RollupDelta, RollupKey};
 
-pub(crate) fn rollup(batch: &Batch, meters: &Meters) -> BTreeMap<RollupKey, RollupDelta> {
+pub(crate) fn rollup(batch: &Batch) -> BTreeMap<RollupKey, RollupDelta> {
     // The few words are shared by all rows of the batch.
-    let names: Vec<(MeterIndex, Arc<str>)> = meters.iter().map(|(at, name)| (at, name.into())).collect();
-    let requests: Arc<str> = meters.name(MeterIndex::REQUESTS).into();
+    let names: Vec<(MeterIndex, Arc<str>)> = batch.meters.iter().map(|(at, name)| (at, name.into())).collect();
+    let requests: Arc<str> = batch.meters.name(MeterIndex::REQUESTS).into();
     let outcomes = [Outcome::Billed, Outcome::Unbilled, Outcome::Aborted, Outcome::Indeterminate, Outcome::Test]
         .map(|outcome| (outcome, Arc::<str>::from(outcome.as_str())));
 

@@ -17,7 +17,10 @@ use crate::metrics::Metrics;
 use crate::model::{AddressRange, Meters, MetersError, StreamId};
 use crate::routes::{Route, RouteError, Routes};
 use crate::secret::{NoRandomness, Pepper};
-use crate::store::{AccountStore, Changed, FeedPosition, KeyStore, NodeIdentity, QuotaStore, StoreError, StoreErrorKind, UsageReader, UsageSink};
+use crate::store::{
+    AccountStore, Changed, FeedPosition, KeyStore, NodeIdentity, QuotaStore, StoreError, StoreErrorKind, UsageReader,
+    UsageSink,
+};
 
 /// Puts a [`UsageGate`] together; [`build`](Self::build) says what is missing or wrong.
 #[derive(Debug, Default)]
@@ -253,6 +256,7 @@ impl UsageGateBuilder {
             recorder: Arc::clone(&recorder),
             refusals: Arc::clone(&refusals),
             routes: Arc::clone(&routes),
+            meters: meters.clone(),
             metrics: Arc::clone(&metrics),
             away: AtomicBool::new(false),
             progress: tokio::sync::Mutex::new(Progress::default()),

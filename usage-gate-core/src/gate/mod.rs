@@ -37,7 +37,7 @@ const CALLERS: usize = 1_000_000;
 /// # use usage_gate_core::{UsageGate, routes::Route, clock::Clock, model::Meters, secret::Pepper, store::memory::MemoryStore};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let gate = UsageGate::builder()
-///     .store(MemoryStore::new(Clock::system(), Meters::default()))
+///     .store(MemoryStore::new(Clock::system()))
 ///     .pepper(Pepper::new(&*Pepper::generate_bytes()?))
 ///     .route(Route::get("/v1/search").named("search").scope("search:read").cost(5))
 ///     .build()
@@ -132,9 +132,9 @@ impl GateCore {
 
     /// A draining gate still serves until the listener closes; it refuses once its leases went back.
     pub(crate) fn draining_refusal(&self) -> Option<Refusal> {
-        self.draining
-            .load(Ordering::Relaxed)
-            .then(|| Refusal::new(Code::Draining, "this node is shutting down: ask again, another will answer").retry_after(1))
+        self.draining.load(Ordering::Relaxed).then(|| {
+            Refusal::new(Code::Draining, "this node is shutting down: ask again, another will answer").retry_after(1)
+        })
     }
 }
 
@@ -167,7 +167,12 @@ impl UsageGate {
     ///
     /// # Errors
     /// [`StoreError`] if the quota or account store does not answer.
-    pub async fn limit_states(&self, tenant: &Tenant, plan: &Plan, view: LimitView) -> Result<Vec<LimitState>, StoreError> {
+    pub async fn limit_states(
+        &self,
+        tenant: &Tenant,
+        plan: &Plan,
+        view: LimitView,
+    ) -> Result<Vec<LimitState>, StoreError> {
         self.core.limit_states(tenant, plan, view).await
     }
 
@@ -215,11 +220,7 @@ impl UsageGate {
     #[must_use]
     pub fn status(&self) -> GateStatus {
         let core = &self.core;
-        let away = [
-            ("keys", &core.callers.away),
-            ("quotas", &core.leases.away),
-            ("usage", &core.flusher.away),
-        ];
+        let away = [("keys", &core.callers.away), ("quotas", &core.leases.away), ("usage", &core.flusher.away)];
         let degraded = away.iter().filter(|(_, away)| away.load(Ordering::Relaxed)).map(|(name, _)| *name).collect();
         let draining = core.draining.load(Ordering::Relaxed) || core.drain_told.load(Ordering::Relaxed);
         let seats = core.recorder.seats();

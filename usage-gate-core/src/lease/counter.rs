@@ -22,7 +22,10 @@ pub(crate) struct Counter {
 
 /// How a counter is kept, by the kind of its limit.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would be a second miss for every quota; counters are few beside callers")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be a second miss for every quota; counters are few beside callers"
+)]
 pub(crate) enum CounterState {
     Rate(RateBucket),
     Quota(QuotaCounter),

@@ -195,9 +195,8 @@ impl LeaseDriver {
                 entry.reported.fetch_max(*used, Ordering::Relaxed);
             }
             let grant = part.request.and_then(|at| Some((pending.call.requests.get(at)?, answer.grants.get(at)?)));
-            let until_end = grant.map_or(0, |(_, grant)| {
-                answer.now.micros_until(grant.window.period.end).saturating_mul(1_000)
-            });
+            let until_end =
+                grant.map_or(0, |(_, grant)| answer.now.micros_until(grant.window.period.end).saturating_mul(1_000));
             let begun = grant.filter(|(_, grant)| grant.units > 0).map(|(_, grant)| {
                 // Counted from when the question left, so that the deadline is never later than the authority's.
                 let deadline = sent.plus_nanos(until_end);

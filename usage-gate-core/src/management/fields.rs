@@ -55,7 +55,8 @@ pub(super) fn name(text: &str, pointer: &str, invalid: &mut Invalid) -> String {
 pub(super) fn external_id(id: Option<String>, invalid: &mut Invalid) -> Option<String> {
     let id = id?;
     if id.is_empty() || id.chars().count() > EXTERNAL_ID || id.chars().any(char::is_control) {
-        let detail = format!("must have 1 to {EXTERNAL_ID} characters and no control characters; leave it out for none");
+        let detail =
+            format!("must have 1 to {EXTERNAL_ID} characters and no control characters; leave it out for none");
         invalid.add("/external_id", detail);
     }
     Some(id)

@@ -47,7 +47,11 @@ const LONGEST_OVERLAP: u64 = 30 * 86_400;
 ///
 /// # Errors
 /// [`ManagementError::Invalid`] with every fault, `NotFound` for the tenant, `Random`, `Store`.
-pub async fn create_key(gate: &UsageGate, tenant: TenantId, draft: KeyDraft) -> Result<IssuedToCaller, ManagementError> {
+pub async fn create_key(
+    gate: &UsageGate,
+    tenant: TenantId,
+    draft: KeyDraft,
+) -> Result<IssuedToCaller, ManagementError> {
     let now = gate.clock().wall();
     let mut invalid = Invalid::default();
     let name = fields::name(&draft.name, "/name", &mut invalid);
@@ -151,7 +155,11 @@ pub async fn rotate_key(gate: &UsageGate, id: KeyId, overlap_seconds: u64) -> Re
     Ok(IssuedToCaller { key, text })
 }
 
-fn issue(gate: &UsageGate, environment: Environment, now: Timestamp) -> Result<(Secret, Zeroizing<String>), ManagementError> {
+fn issue(
+    gate: &UsageGate,
+    environment: Environment,
+    now: Timestamp,
+) -> Result<(Secret, Zeroizing<String>), ManagementError> {
     let issued = gate.pepper().issue(gate.key_prefix(), environment)?;
     let secret = Secret {
         credential: issued.credential,

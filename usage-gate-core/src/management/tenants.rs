@@ -107,7 +107,11 @@ pub async fn change_tenant(gate: &UsageGate, id: TenantId, patch: TenantPatch) -
 ///
 /// # Errors
 /// `NotFound`, `Store`.
-pub async fn set_tenant_status(gate: &UsageGate, id: TenantId, status: TenantStatus) -> Result<Tenant, ManagementError> {
+pub async fn set_tenant_status(
+    gate: &UsageGate,
+    id: TenantId,
+    status: TenantStatus,
+) -> Result<Tenant, ManagementError> {
     let change = Change::new(move |tenant: &mut Tenant| {
         tenant.status = status;
         Ok(())

@@ -95,7 +95,8 @@ pub async fn delete_user(gate: &UsageGate, id: UserId) -> Result<(), ManagementE
 /// Not a proof that the address exists, only that it is one: a local part, one @, a domain.
 fn email(text: &str, invalid: &mut Invalid) -> String {
     let text = text.trim();
-    let parts = text.split_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'));
+    let parts =
+        text.split_once('@').filter(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'));
     if parts.is_none() || text.len() > 254 || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         invalid.add("/email", "must be an email address such as ann@example.com");
     }

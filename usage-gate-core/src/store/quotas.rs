@@ -110,7 +110,9 @@ pub struct LeaseRequest {
     pub calendar: Calendar,
     /// The limit's units in a period.
     pub cap: u64,
-    /// Which version of the plan the cap is of: a window keeps the cap of the highest version it has seen.
+    /// A number that grows with every change of the terms: the feed position at which they were read. A window keeps the cap with the highest
+    /// number it has seen, so that a node that is behind does not undo a change. Not the plan's version, which falls when a tenant moves to a
+    /// younger plan.
     pub cap_version: u32,
     /// Units of the counter's meter wished for.
     pub want: u64,

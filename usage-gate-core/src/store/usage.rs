@@ -155,8 +155,10 @@ pub struct Batch {
     pub first: u64,
     /// Sequence of the last item.
     pub last: u64,
-    /// Everything of the stream that happened before this instant is in it or before it.
+    /// Everything of the stream that was settled before this instant is in it or before it.
     pub through: Timestamp,
+    /// The gate's meters, by which units are told apart.
+    pub meters: Meters,
     /// Requests.
     pub records: Vec<UsageRecord>,
     /// Refusals.
@@ -168,8 +170,8 @@ impl Batch {
     ///
     /// A meter that took no units has no row, except `requests`: every call is counted there.
     #[must_use]
-    pub fn rollups(&self, meters: &Meters) -> BTreeMap<RollupKey, RollupDelta> {
-        crate::flush::rollup(self, meters)
+    pub fn rollups(&self) -> BTreeMap<RollupKey, RollupDelta> {
+        crate::flush::rollup(self)
     }
 }
 

@@ -13,5 +13,5 @@ pub(crate) fn after_watermark(batch: &Batch, watermark: u64) -> Cow<'_, Batch> {
     let records = batch.records.get(known.min(batch.records.len())..).unwrap_or_default().to_vec();
     let known = known.saturating_sub(batch.records.len());
     let refusals = batch.refusals.get(known.min(batch.refusals.len())..).unwrap_or_default().to_vec();
-    Cow::Owned(Batch { first: watermark.saturating_add(1), records, refusals, ..*batch })
+    Cow::Owned(Batch { first: watermark.saturating_add(1), meters: batch.meters.clone(), records, refusals, ..*batch })
 }

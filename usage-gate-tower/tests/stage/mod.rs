@@ -146,8 +146,7 @@ impl Stage {
 
     pub(crate) async fn with_routes(limits: Vec<Limit>, routes: Vec<Route>) -> Self {
         let now = Clock::system().wall();
-        let meters = Meters::new(["rows"]).unwrap();
-        let store = MemoryStore::new(Clock::system(), meters);
+        let store = MemoryStore::new(Clock::system());
         let plan = Plan {
             id: "plan".into(),
             version: 1,

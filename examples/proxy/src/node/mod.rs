@@ -73,7 +73,7 @@ impl Node {
         listeners: Listeners,
         metrics: PrometheusHandle,
     ) -> anyhow::Result<Self> {
-        let (meters, routes) = loaded.meters_and_routes()?;
+        let (_, routes) = loaded.meters_and_routes()?;
         let config = loaded.config.clone();
         let data_dir = DataDir::open(&config.server.data_dir)?;
         let name = match &config.server.node {
@@ -90,7 +90,6 @@ impl Node {
         let database = config.database();
         let store = SqliteStore::options(&database)
             .clock(clock.clone())
-            .meters(meters)
             .open()
             .await
             .with_context(|| format!("database {}", database.display()))?;

@@ -15,16 +15,15 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::lease::ledger::Ledger;
-use crate::model::Meters;
 use accounts::Accounts;
 use usage::Usage;
 
 /// Keeps everything in the memory of this process. Cheap to clone; clones share what is kept.
 ///
 /// ```
-/// # use usage_gate_core::{clock::Clock, model::Meters, store::{KeyStore, MemoryStore}};
+/// # use usage_gate_core::{clock::Clock, store::{KeyStore, MemoryStore}};
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// let store = MemoryStore::new(Clock::system(), Meters::default());
+/// let store = MemoryStore::new(Clock::system());
 /// assert_eq!(store.position().await?.0, 0);
 /// # Ok::<(), usage_gate_core::store::StoreError>(()) })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -36,7 +35,6 @@ pub struct MemoryStore {
 
 struct Inner {
     clock: Clock,
-    meters: Meters,
     ledger: Mutex<Ledger>,
     usage: Mutex<Usage>,
     accounts: Mutex<Accounts>,
@@ -45,13 +43,12 @@ struct Inner {
 }
 
 impl MemoryStore {
-    /// An empty store. `meters` are the gate's, by which usage is told apart.
+    /// An empty store.
     #[must_use]
-    pub fn new(clock: Clock, meters: Meters) -> Self {
+    pub fn new(clock: Clock) -> Self {
         Self {
             inner: Arc::new(Inner {
                 clock,
-                meters,
                 ledger: Mutex::default(),
                 usage: Mutex::default(),
                 accounts: Mutex::default(),
@@ -97,7 +94,7 @@ mod tests {
     use super::*;
 
     fn fresh() -> (MemoryStore, ()) {
-        (MemoryStore::new(Clock::system(), Meters::default()), ())
+        (MemoryStore::new(Clock::system()), ())
     }
 
     mod keys {
@@ -116,14 +113,14 @@ mod tests {
     #[tokio::test]
     async fn a_ledger_agrees_with_itself_and_keeps_its_invariants() {
         let manual = crate::clock::ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
-        let store = MemoryStore::new(manual.clock(), Meters::default());
+        let store = MemoryStore::new(manual.clock());
         crate::conformance::quotas::agrees_with_the_ledger(&store, &manual).await;
     }
 
     #[tokio::test]
     async fn a_lease_of_an_ended_period_counts_in_its_own() {
         let manual = crate::clock::ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
-        let store = MemoryStore::new(manual.clock(), Meters::default());
+        let store = MemoryStore::new(manual.clock());
         crate::conformance::quotas::a4_a_lease_of_an_ended_period_counts_in_its_own(&store, &manual).await;
     }
 }

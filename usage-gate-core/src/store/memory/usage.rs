@@ -27,7 +27,7 @@ impl UsageSink for MemoryStore {
         let mut usage = self.kept_usage();
         let usage = &mut *usage;
         let stream = usage.streams.entry(batch.stream).or_default();
-        for (key, delta) in after_watermark(batch, stream.watermark).rollups(&self.inner.meters) {
+        for (key, delta) in after_watermark(batch, stream.watermark).rollups() {
             let row = usage.rollups.entry(key).or_default();
             row.units = row.units.saturating_add(delta.units);
             row.requests = row.requests.saturating_add(delta.requests);

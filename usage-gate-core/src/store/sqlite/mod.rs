@@ -24,7 +24,6 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::model::Meters;
 use crate::store::StoreError;
 use readers::Readers;
 use value::Fault;
@@ -35,7 +34,6 @@ use writer::Writer;
 pub struct SqliteOptions {
     path: PathBuf,
     clock: Clock,
-    meters: Meters,
 }
 
 impl SqliteOptions {
@@ -43,13 +41,6 @@ impl SqliteOptions {
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
-        self
-    }
-
-    /// The gate's meters; the built-in ones without.
-    #[must_use]
-    pub fn meters(mut self, meters: Meters) -> Self {
-        self.meters = meters;
         self
     }
 
@@ -80,7 +71,6 @@ pub struct SqliteStore {
 struct Inner {
     path: PathBuf,
     clock: Clock,
-    meters: Meters,
     writer: Writer,
     readers: Arc<Readers>,
     /// Rings when a change was committed to the feed.
@@ -90,7 +80,7 @@ struct Inner {
 }
 
 impl SqliteStore {
-    /// Opens a file with the system's clock and the built-in meters.
+    /// Opens a file with the system's clock.
     ///
     /// # Errors
     /// As [`SqliteOptions::open`].
@@ -101,7 +91,7 @@ impl SqliteStore {
     /// Says how to open a file.
     #[must_use]
     pub fn options(path: impl AsRef<Path>) -> SqliteOptions {
-        SqliteOptions { path: path.as_ref().to_owned(), clock: Clock::system(), meters: Meters::default() }
+        SqliteOptions { path: path.as_ref().to_owned(), clock: Clock::system() }
     }
 
     /// Calls of any kind that this handle and its clones have made to the database.
@@ -127,7 +117,6 @@ impl SqliteStore {
             inner: Arc::new(Inner {
                 path: options.path,
                 clock: options.clock,
-                meters: options.meters,
                 writer,
                 readers,
                 fed,

@@ -4,15 +4,15 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::SqliteStore;
 use super::value::{Fault, to_column, units};
-use crate::model::{Meters, StreamId};
+use crate::model::StreamId;
 use crate::store::watermark::after_watermark;
 use crate::store::{Batch, RollupDelta, RollupKey, StoreError, UsageSink};
 
 #[async_trait::async_trait]
 impl UsageSink for SqliteStore {
     async fn accept(&self, batch: &Batch) -> Result<u64, StoreError> {
-        let (batch, meters) = (batch.clone(), self.inner.meters.clone());
-        self.write("take usage in", move |connection| accept(connection, &batch, &meters)).await
+        let batch = batch.clone();
+        self.write("take usage in", move |connection| accept(connection, &batch)).await
     }
 
     async fn watermark(&self, stream: StreamId) -> Result<u64, StoreError> {
@@ -20,9 +20,9 @@ impl UsageSink for SqliteStore {
     }
 }
 
-fn accept(connection: &Connection, batch: &Batch, meters: &Meters) -> Result<u64, Fault> {
+fn accept(connection: &Connection, batch: &Batch) -> Result<u64, Fault> {
     let before = watermark(connection, batch.stream)?;
-    for (key, delta) in after_watermark(batch, before).rollups(meters) {
+    for (key, delta) in after_watermark(batch, before).rollups() {
         add(connection, &key, delta)?;
     }
     let after = before.max(batch.last);
