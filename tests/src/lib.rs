@@ -1,1 +1,14 @@
-//! Placeholder while dependencies resolve.
+//! The harness: what tests start and talk to, a file a thing. Everything is real: processes, sockets, files.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without fails it")]
+
+mod admin;
+mod client;
+mod folder;
+mod gateway;
+mod upstream;
+
+pub use admin::Admin;
+pub use client::{Answer, Client};
+pub use folder::Folder;
+pub use gateway::{Gateway, Setup, binary, run};
+pub use upstream::{Seen, Upstream};

@@ -1,0 +1,9 @@
+//! The gateway from outside: the built binary over real sockets, with the admin API as operators use it.
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
+mod contract;
+mod embedded;
+mod faults;
+mod limits;
+mod streams;
+mod usage;
