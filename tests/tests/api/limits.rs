@@ -90,7 +90,8 @@ async fn the_1001st_call_is_told_when_the_month_ends_in_tokyo() {
     let client = Client::new();
     let url = format!("{}/x", gateway.url);
     for call in 0..1000 {
-        assert_eq!(client.get(&url, &key).await.status, 200, "call {call}");
+        let answer = client.get(&url, &key).await;
+        assert_eq!(answer.status, 200, "call {call}: {}", answer.json());
     }
     let refused = client.get(&url, &key).await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (429, "quota_exceeded"));
