@@ -6,7 +6,7 @@
 //! 1. The head is admitted by [`UsageGate`](usage_gate_core::UsageGate) (steps 1 to 5 there); refusals become [`problem`] details.
 //! 2. A [`GateContext`] goes into the request's extensions: who calls, and where a handler states its cost.
 //! 3. The inner service runs, with a request body that counts its bytes.
-//! 4. The response gets its [`rate_limit`] headers, and a body that counts, and settles before the last frame is released, or on drop.
+//! 4. The response gets its `RateLimit` headers, and a body that counts, and settles before the last frame is released, or on drop.
 //!
 //! # Deployment caveat
 //! Limits counted by address need [`ClientAddress`] in the request's extensions. Whoever accepts the connection puts it there;

@@ -12,7 +12,14 @@ struct Items {
     text: BytesMut,
     number: itoa::Buffer,
     /// The limit with the least left, for the older headers.
-    tightest: Option<(u64, u64)>,
+    tightest: Option<Tightest>,
+}
+
+#[derive(Clone, Copy)]
+struct Tightest {
+    ceiling: u64,
+    remaining: u64,
+    reset_seconds: u64,
 }
 
 impl Items {
@@ -20,7 +27,7 @@ impl Items {
         Self { text: BytesMut::with_capacity(96), number: itoa::Buffer::new(), tightest: None }
     }
 
-    fn add(&mut self, name: &str, remaining: u64, reset_seconds: Option<u64>) {
+    fn add(&mut self, name: &str, ceiling: u64, remaining: u64, reset_seconds: Option<u64>) {
         if !self.text.is_empty() {
             self.text.put_slice(b", ");
         }
@@ -34,8 +41,8 @@ impl Items {
             self.text.put_slice(b";t=");
             self.text.put_slice(self.number.format(seconds.min(999_999_999_999_999)).as_bytes());
         }
-        if self.tightest.is_none_or(|(least, _)| remaining < least) {
-            self.tightest = Some((remaining, reset_seconds.unwrap_or(0)));
+        if self.tightest.is_none_or(|least| remaining < least.remaining) {
+            self.tightest = Some(Tightest { ceiling, remaining, reset_seconds: reset_seconds.unwrap_or(0) });
         }
     }
 
@@ -45,16 +52,19 @@ impl Items {
         if let Ok(value) = HeaderValue::from_maybe_shared(self.text.freeze()) {
             headers.insert(LIMIT.clone(), value);
         }
-        if let (true, Some((remaining, reset))) = (legacy, self.tightest) {
-            headers.insert(HeaderName::from_static("x-ratelimit-remaining"), remaining.into());
-            headers.insert(HeaderName::from_static("x-ratelimit-reset"), reset.into());
+        if let (true, Some(tightest)) = (legacy, self.tightest) {
+            headers.insert(HeaderName::from_static("x-ratelimit-limit"), tightest.ceiling.into());
+            headers.insert(HeaderName::from_static("x-ratelimit-remaining"), tightest.remaining.into());
+            headers.insert(HeaderName::from_static("x-ratelimit-reset"), tightest.reset_seconds.into());
         }
     }
 }
 
 pub(crate) fn on_served(headers: &mut HeaderMap, admitted: &Admitted, legacy: bool) {
     let mut items = Items::new();
-    admitted.each_standing(|name, remaining, reset| items.add(name, remaining, reset));
+    admitted.each_standing(|standing| {
+        items.add(standing.name, standing.ceiling, standing.remaining, standing.reset_seconds)
+    });
     items.insert(headers, admitted.policy(), legacy);
 }
 
@@ -62,7 +72,7 @@ pub(crate) fn on_refused(headers: &mut HeaderMap, refused: &Refused, legacy: boo
     let (Some(caller), Some(route)) = (&refused.caller, refused.route) else { return };
     let mut items = Items::new();
     for standing in &refused.standings {
-        items.add(&standing.name, standing.remaining, standing.reset_seconds);
+        items.add(&standing.name, standing.ceiling, standing.remaining, standing.reset_seconds);
     }
     items.insert(headers, caller.policy(route), legacy);
 }

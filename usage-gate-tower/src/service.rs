@@ -59,7 +59,12 @@ where
                 let ready = std::mem::replace(&mut self.inner, fresh);
                 ResponseFuture::waiting(self.gate.clone(), *waiting, ready, parts, body)
             }
-            admitted => ResponseFuture::forward(self.gate.clone(), admitted, &mut self.inner, parts, body),
+            admitted => {
+                if let Admission::Admitted(admitted) = &admitted {
+                    admitted.sample_gate_time();
+                }
+                ResponseFuture::forward(self.gate.clone(), admitted, &mut self.inner, parts, body)
+            }
         }
     }
 }

@@ -203,3 +203,14 @@ async fn headers_are_structured_fields() {
         assert_eq!(list.len(), 2, "{name}: {value}");
     }
 }
+
+#[tokio::test]
+async fn many_leases_follow_each_other_without_a_refusal() {
+    let stage = Stage::new(vec![limit_quota("month", 1_000)]).await;
+    for call in 0..1_000 {
+        let (status, body) = stage.call(get(&stage.key), Scripted::of([])).await;
+        assert_eq!(status, 200, "call {call}: {body}");
+    }
+    assert_eq!(stage.call(get(&stage.key), Scripted::of([])).await.1["code"], "quota_exceeded");
+    assert_eq!(stage.used("month").await, 1_000);
+}

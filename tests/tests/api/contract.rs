@@ -103,7 +103,7 @@ async fn a_made_up_key_costs_no_store_call() {
         let text = String::from_utf8(metrics.body.to_vec()).unwrap();
         let lines =
             text.lines().filter(|line| line.starts_with("usage_gate_key_lookups_total") && !line.contains("\"hit\""));
-        lines.map(str::to_owned).collect::<Vec<_>>()
+        lines.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
     };
     let before = lookups().await;
     for _ in 0..50 {

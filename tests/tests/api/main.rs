@@ -1,5 +1,5 @@
 //! The gateway from outside: the built binary over real sockets, with the admin API as operators use it.
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without fails it")]
 
 mod contract;
 mod embedded;

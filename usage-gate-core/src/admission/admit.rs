@@ -16,7 +16,7 @@ use super::{Admission, Caller, Code, Head, LimitState, Refusal, store_away};
 use crate::clock::Monotonic;
 use crate::gate::GateCore;
 use crate::lease::{Counter, CounterState, LeaseEntry, QuotaCounter, RateTaken};
-use crate::model::{CountedBy, Environment, KeyId, RequestId, Timestamp, UserId, WhenExceeded};
+use crate::model::{CountedBy, Environment, KeyId, LimitKind, RequestId, Timestamp, UserId, WhenExceeded};
 use crate::routes::RouteIndex;
 
 /// A request that may be forwarded: it holds a seat and units of every limit that applies.
@@ -78,9 +78,11 @@ pub(super) type ShortOf = SmallVec<[(Arc<Counter>, u64); 2]>;
 
 /// How a limit stands for a caller: what `RateLimit` headers say.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct Standing<N = Arc<str>> {
     /// The limit's name.
-    pub name: Arc<str>,
+    pub name: N,
+    /// Units that may be used: the quota, the burst, or the requests that may be open.
+    pub ceiling: u64,
     /// Units that are surely left.
     pub remaining: u64,
     /// Seconds until there are more; `None` for concurrency.
@@ -384,19 +386,20 @@ impl GateCore {
     /// How every limit of a route stands for a caller.
     pub(crate) fn standings(&self, caller: &Arc<Caller>, route: RouteIndex, client: Option<IpAddr>) -> Vec<Standing> {
         let mut standings = Vec::new();
-        self.each_standing(caller, route, client, |name, remaining, reset_seconds| {
-            standings.push(Standing { name: Arc::clone(name), remaining, reset_seconds });
+        self.each_standing(caller, route, client, |standing| {
+            let Standing { name, ceiling, remaining, reset_seconds } = standing;
+            standings.push(Standing { name: Arc::from(name), ceiling, remaining, reset_seconds });
         });
         standings
     }
 
-    /// The same without a list: name, units surely left, seconds until more.
+    /// The same without a list.
     pub(crate) fn each_standing(
         &self,
         caller: &Arc<Caller>,
         route: RouteIndex,
         client: Option<IpAddr>,
-        mut tell: impl FnMut(&Arc<str>, u64, Option<u64>),
+        mut tell: impl FnMut(Standing<&str>),
     ) {
         let now = self.clock.monotonic();
         let Some(limits) = caller.plan.on_route(route, caller.environment) else { return };
@@ -405,16 +408,16 @@ impl GateCore {
             with_counter(self, caller, limit.at, client, |counter| match &counter.state {
                 CounterState::Open(open) => {
                     let free = compiled.limit.units.saturating_sub(open.load(Ordering::Relaxed));
-                    tell(&compiled.name, free, None);
+                    tell(compiled.standing(free, None));
                 }
                 CounterState::Rate(bucket) => {
                     let (remaining, next) = bucket.remaining(&compiled.rate, now);
-                    tell(&compiled.name, remaining, Some(next.div_ceil(1_000_000_000)));
+                    tell(compiled.standing(remaining, Some(next.div_ceil(1_000_000_000))));
                 }
                 CounterState::Quota(quota) => {
                     let until =
                         quota.until_period_end(now).unwrap_or_else(|| self.until_period_end(compiled, quota, now));
-                    tell(&compiled.name, quota.remaining(now), Some(until.div_ceil(1_000_000_000)));
+                    tell(compiled.standing(quota.remaining(now), Some(until.div_ceil(1_000_000_000))));
                 }
             });
         }
@@ -426,6 +429,13 @@ impl GateCore {
             .limit
             .per
             .map_or(0, |per| wall.micros_until(quota.terms().calendar.period(per, wall).end).saturating_mul(1_000))
+    }
+}
+
+impl CompiledLimit {
+    fn standing(&self, remaining: u64, reset_seconds: Option<u64>) -> Standing<&str> {
+        let ceiling = if self.limit.kind == LimitKind::Rate { self.limit.burst } else { self.limit.units };
+        Standing { name: &self.name, ceiling, remaining, reset_seconds }
     }
 }
 
@@ -515,6 +525,13 @@ impl Admitted {
         self.route
     }
 
+    /// Records the gate's own time until now, for one request in 32: a clock read each would cost more than it tells.
+    pub fn sample_gate_time(&self) {
+        if self.request.as_u128() % 32 == 0 {
+            self.gate.metrics.gate_took(self.gate.clock.monotonic().nanos_since(self.started));
+        }
+    }
+
     /// Whether the caller's key is a test key.
     #[must_use]
     pub fn is_test(&self) -> bool {
@@ -527,8 +544,8 @@ impl Admitted {
         self.caller.plan.on_route(self.route, self.caller.environment)?.policy.as_ref()
     }
 
-    /// How every limit of the route stands: name, units surely left, seconds until there are more.
-    pub fn each_standing(&self, tell: impl FnMut(&Arc<str>, u64, Option<u64>)) {
+    /// How every limit of the route stands, one after the other.
+    pub fn each_standing(&self, tell: impl FnMut(Standing<&str>)) {
         self.gate.each_standing(&self.caller, self.route, self.client, tell);
     }
 }

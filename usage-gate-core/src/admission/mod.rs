@@ -1,12 +1,12 @@
 //! The decision, in the order of a request's path.
 //!
-//! 1. [`credential`]: take the key from its header, check its form; no I/O.
-//! 2. [`guard`]: is this source shut out?
-//! 3. [`caller`]: cache by key id, compare the whole secret; the store only on a miss.
-//! 4. [`authorize`]: key and tenant usable, address allowed, route known, scopes held.
-//! 5. [`admit`]: a seat, then concurrency, quota, rate: all local leases or none.
+//! 1. `credential`: take the key from its header, check its form; no I/O.
+//! 2. `guard`: is this source shut out?
+//! 3. `caller`: cache by key id, compare the whole secret; the store only on a miss.
+//! 4. `authorize`: key and tenant usable, address allowed, route known, scopes held.
+//! 5. `admit`: a seat, then concurrency, quota, rate: all local leases or none.
 //! 6. (forwarding and 7. metering are the web layer's)
-//! 8. [`settle`]: actual cost replaces the reserved one; the record is published.
+//! 8. `settle`: actual cost replaces the reserved one; the record is published.
 //!
 //! Steps 1 to 5 run synchronously as long as everything needed is in memory. What is not makes a [`Waiting`], which the web
 //! layer awaits; the common path allocates no future.
@@ -94,6 +94,9 @@ struct Head {
     now: Monotonic,
     at: Timestamp,
     client: Option<IpAddr>,
+    /// The route that method and path lead to, if one does.
+    matched: Option<RouteIndex>,
+    /// The same, unless the route refuses the request as it is.
     route: Result<RouteIndex, Refusal>,
 }
 
@@ -117,13 +120,9 @@ impl GateCore {
     /// Steps 1 to 5, as far as they need no store.
     pub(crate) fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Admission {
         let now = self.clock.monotonic();
-        let head = Head {
-            request: RequestId::generate(),
-            now,
-            at: self.wall_at(now),
-            client: request.client,
-            route: self.match_route(request),
-        };
+        let (matched, route) = self.match_route(request);
+        let (id, at, client) = (RequestId::generate(), self.wall_at(now), request.client);
+        let head = Head { request: id, now, at, client, matched, route };
         if let Ok(route) = head.route
             && self.is_public(route, request)
         {
@@ -156,26 +155,27 @@ impl GateCore {
         }
     }
 
-    fn match_route(&self, request: &RequestHead<'_>) -> Result<RouteIndex, Refusal> {
-        match self.routes.find(request.method, request.path) {
+    fn match_route(&self, request: &RequestHead<'_>) -> (Option<RouteIndex>, Result<RouteIndex, Refusal>) {
+        let refusal = match self.routes.find(request.method, request.path) {
             Matched::Route(index, route) => match (route.max_body, request.content_length) {
                 (Some(most), Some(length)) if length > most => {
                     let detail = format!("the body has {length} bytes, this route takes at most {most}");
-                    Err(Refusal::new(Code::PayloadTooLarge, detail))
+                    return (Some(index), Err(Refusal::new(Code::PayloadTooLarge, detail)));
                 }
-                _ => Ok(index),
+                _ => return (Some(index), Ok(index)),
             },
             Matched::OtherMethods(allow) => {
                 let mut refusal = Refusal::new(Code::MethodNotAllowed, format!("this path takes {allow}"));
                 refusal.allow = Some(allow);
-                Err(refusal)
+                refusal
             }
-            Matched::Unknown => Err(Refusal::new(Code::RouteNotFound, "no route has this path")),
-            Matched::Ambiguous => Err(Refusal::new(
+            Matched::Unknown => Refusal::new(Code::RouteNotFound, "no route has this path"),
+            Matched::Ambiguous => Refusal::new(
                 Code::InvalidRequest,
                 "the path has a spelling that servers read differently: remove //, /../, %2f, %2e, %5c and control characters",
-            )),
-        }
+            ),
+        };
+        (None, Err(refusal))
     }
 
     fn is_public(&self, route: RouteIndex, request: &RequestHead<'_>) -> bool {
@@ -216,7 +216,7 @@ impl GateCore {
     }
 
     fn refuse(&self, head: Head, caller: Option<Arc<Caller>>, refusal: Refusal) -> Admission {
-        let route = head.route.ok();
+        let route = head.matched;
         self.metrics.refused(route, refusal.code);
         let standings = match (&caller, route) {
             (Some(caller), Some(route)) => self.standings(caller, route, head.client),

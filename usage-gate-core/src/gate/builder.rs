@@ -18,8 +18,7 @@ use crate::model::{AddressRange, Meters, MetersError, StreamId};
 use crate::routes::{Route, RouteError, Routes};
 use crate::secret::{NoRandomness, Pepper};
 use crate::store::{
-    AccountStore, Changed, FeedPosition, KeyStore, NodeIdentity, QuotaStore, StoreError, StoreErrorKind, UsageReader,
-    UsageSink,
+    AccountStore, FeedPosition, KeyStore, NodeIdentity, QuotaStore, StoreError, StoreErrorKind, UsageReader, UsageSink,
 };
 
 /// Puts a [`UsageGate`] together; [`build`](Self::build) says what is missing or wrong.
@@ -341,8 +340,7 @@ async fn follow_changes(core: std::sync::Weak<GateCore>, mut position: FeedPosit
                 let fatal = error.kind() == StoreErrorKind::Unusable;
                 tracing::warn!(error = &error as &dyn std::error::Error, fatal, "the feed of changes did not answer");
                 core.callers.away.store(true, std::sync::atomic::Ordering::Relaxed);
-                // What was missed while it was away is not known piece by piece.
-                core.callers.apply(&Changed::All, core.clock.monotonic());
+                // Nothing is dropped: the position stays, so the next answer has what was missed, and known keys are served meanwhile.
                 drop(core);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }

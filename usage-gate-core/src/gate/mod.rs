@@ -296,9 +296,4 @@ impl UsageGate {
     pub fn note_undeclared_meter(&self) {
         self.core.metrics.undeclared_meter();
     }
-
-    /// Records the gate's own time before forwarding.
-    pub fn note_gate_time(&self, began: Monotonic) {
-        self.core.metrics.gate_took(self.core.clock.monotonic().nanos_since(began));
-    }
 }

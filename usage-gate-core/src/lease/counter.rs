@@ -65,8 +65,10 @@ pub(crate) struct QuotaCounter {
     exhausted_until: AtomicU64,
     /// Units not leased by anyone, as of the last answer, if this node is alone.
     free: AtomicU64,
-    /// Units that waiting requests need.
+    /// Units that waiting requests need together.
     waiting_units: AtomicU64,
+    /// The most that one of those needs who have come since the driver last looked.
+    needed: AtomicU64,
     /// Cost that became known when no lease was open; the next lease begins with it.
     pending_debt: AtomicU64,
     /// Size of the next wish, and when it was last granted.
@@ -100,6 +102,7 @@ impl QuotaCounter {
             exhausted_until: AtomicU64::new(0),
             free: AtomicU64::new(0),
             waiting_units: AtomicU64::new(0),
+            needed: AtomicU64::new(0),
             pending_debt: AtomicU64::new(0),
             want: AtomicU64::new(LEAST_WANT),
             granted_at: AtomicU64::new(0),
@@ -201,6 +204,7 @@ impl QuotaCounter {
     /// Counts a request that waits, so that the next wish covers it; pairs with [`stop_waiting`](Self::stop_waiting).
     pub(crate) fn start_waiting(&self, units: u64) {
         self.waiting_units.fetch_add(units, Ordering::AcqRel);
+        self.needed.fetch_max(units, Ordering::AcqRel);
     }
 
     pub(crate) fn stop_waiting(&self, units: u64) {
@@ -209,26 +213,40 @@ impl QuotaCounter {
 
     // --- what only the driver calls ---
 
-    pub(crate) fn begin_asking(&self) -> u64 {
+    /// What to ask for; `None` if a lease that came meanwhile suffices for who waits.
+    ///
+    /// Without that look a lease would be returned, as too small, before those for whom it was asked had a chance to spend it.
+    pub(crate) fn begin_asking(&self, now: Monotonic) -> Option<Asking> {
         self.queued.store(false, Ordering::Release);
+        let needed = self.needed.swap(0, Ordering::AcqRel);
+        if needed > 0 && self.can_serve(needed, now) {
+            self.answered.notify_waiters();
+            return None;
+        }
         let waiting = self.waiting_units.load(Ordering::Acquire);
         let debt = self.pending_debt.load(Ordering::Acquire);
-        self.want.load(Ordering::Relaxed).max(waiting.saturating_add(debt))
+        let want = self.want.load(Ordering::Relaxed).max(waiting.saturating_add(debt));
+        Some(Asking { want, needed })
     }
 
-    /// Leases that end here: past their deadline, spent and settled, or too small for who waits.
-    pub(crate) fn leases_to_return(&self, now: Monotonic, all: bool) -> LeaseSet {
+    /// Leases that end here: past their deadline, spent and settled, or with less left than `too_small` for who waits.
+    pub(crate) fn leases_to_return(&self, now: Monotonic, too_small: u64, all: bool) -> LeaseSet {
         let leases = self.leases.load();
-        let waiting = self.waiting_units.load(Ordering::Acquire) > 0;
-        // Two references are the set's and this load's; more means requests in flight that may still give back.
+        // The set holds one reference; more are requests in flight, which may still give back.
         let settled = |entry: &Arc<LeaseEntry>| Arc::strong_count(entry) == 1;
-        leases
+        let ended: LeaseSet = leases
             .iter()
             .filter(|entry| {
-                all || now >= entry.deadline || waiting || (entry.left(now) == 0 && leases.len() > 1 && settled(entry))
+                let left = entry.left(now);
+                all || now >= entry.deadline || left < too_small || (left == 0 && leases.len() > 1 && settled(entry))
             })
             .map(Arc::clone)
-            .collect()
+            .collect();
+        if ended.iter().any(|entry| entry.left(now) > 0) {
+            // Units are under way: until the answer nobody knows that there are none.
+            self.exhausted_until.store(0, Ordering::Release);
+        }
+        ended
     }
 
     pub(crate) fn open_leases(&self) -> LeaseSet {
@@ -321,6 +339,14 @@ impl QuotaCounter {
     pub(crate) fn has_debt(&self) -> bool {
         self.pending_debt.load(Ordering::Acquire) > 0
     }
+}
+
+/// A wish for units.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asking {
+    pub(crate) want: u64,
+    /// What one waiting request needs at once.
+    pub(crate) needed: u64,
 }
 
 /// What an answer says about one counter.

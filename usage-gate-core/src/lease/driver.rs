@@ -225,15 +225,19 @@ fn compose_part(
     now: Monotonic,
     call: &mut LeaseCall,
 ) -> Part {
-    let asking = round == Round::Queued || (round == Round::Tick && quota.has_debt());
-    let want = if asking { quota.begin_asking() } else { 0 };
+    let asking = match round {
+        Round::Queued => quota.begin_asking(now),
+        Round::Tick if quota.has_debt() => quota.begin_asking(now),
+        Round::Tick | Round::Drain => None,
+    };
     let open = quota.open_leases();
     let spent = |entry: &Arc<LeaseEntry>| entry.used() > entry.reported.load(Ordering::Relaxed);
     let idle = round == Round::Tick && quota.is_idle(open.iter().any(spent));
     let all = round == Round::Drain || (idle && !open.is_empty());
     drop(open);
 
-    let ended: Vec<Arc<LeaseEntry>> = quota.leases_to_return(now, all).into_vec();
+    let too_small = asking.map_or(0, |asking| asking.needed);
+    let ended: Vec<Arc<LeaseEntry>> = quota.leases_to_return(now, too_small, all).into_vec();
     for entry in &ended {
         call.returns.push(LeaseReport { lease: entry.lease, used: entry.begin_return() });
     }
@@ -245,7 +249,7 @@ fn compose_part(
             reported.push((entry, used));
         }
     }
-    let request = asking.then(|| {
+    let request = asking.map(|asking| {
         let terms = quota.terms();
         call.requests.push(LeaseRequest {
             lease: LeaseId::generate(),
@@ -253,7 +257,7 @@ fn compose_part(
             calendar: terms.calendar,
             cap: terms.cap,
             cap_version: terms.cap_version,
-            want,
+            want: asking.want,
             beyond_cap: terms.beyond_cap,
         });
         call.requests.len() - 1
