@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 use usage_gate_core::admission;
 use usage_gate_tower::GateContext;
+use usage_gate_tower::problem::MEDIA_TYPE;
 
 /// Who calls: key, user, tenant and plan as one immutable snapshot.
 #[derive(Debug, Clone)]
@@ -41,10 +43,17 @@ pub struct MissingLayer;
 
 impl IntoResponse for MissingLayer {
     fn into_response(self) -> Response {
-        tracing::error!(
-            "a handler asks for the caller, but is not behind usage_gate_axum::layer, or its route is public"
-        );
-        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        let detail = "a handler asks for the caller, but is not behind usage_gate_axum::layer (UsageGateLayer), or its route is public";
+        tracing::error!("{detail}");
+        let document = serde_json::json!({
+            "type": "urn:usage-gate:problem:layer_missing",
+            "title": "The gate is not set up for this route",
+            "status": 500,
+            "detail": detail,
+            "code": "layer_missing",
+        });
+        let headers = [(CONTENT_TYPE, MEDIA_TYPE), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+        (StatusCode::INTERNAL_SERVER_ERROR, headers, document.to_string()).into_response()
     }
 }
 

@@ -104,6 +104,7 @@ pub(crate) async fn replay(State(idempotency): State<Idempotency>, request: Requ
         Ok(None) => {}
     }
     // In a task of its own: a client that hangs up does not leave the call half done and its key in doubt.
+    let (running, named) = (idempotency.clone(), call.clone());
     let run = tokio::spawn(async move {
         let response = next.run(Request::from_parts(parts, body.into())).await;
         // A problem's document is made further out: kept is what was done, not what was refused.
@@ -123,6 +124,8 @@ pub(crate) async fn replay(State(idempotency): State<Idempotency>, request: Requ
     match run.await {
         Ok(response) => response,
         Err(_) => {
+            // Otherwise the name would stay in progress for a day.
+            running.end(&named, None);
             Problem::new(Code::StoreUnavailable, "the call did not end well: look before you repeat it").into_response()
         }
     }

@@ -1,5 +1,7 @@
 //! Lists in pages: `{"items":[…],"next_cursor":null|"…"}`.
 
+use std::str::FromStr;
+
 use serde_json::{Value, json};
 use usage_gate_core::store::{Page, PageRequest};
 
@@ -8,9 +10,14 @@ use crate::parameters::Parameters;
 const USUAL: usize = 50;
 const MOST: usize = 200;
 
-/// Takes `page_size` and `cursor`.
-pub(crate) fn page_request(parameters: &mut Parameters) -> PageRequest {
-    PageRequest { size: page_size(parameters), after: parameters.text("cursor") }
+/// Takes `page_size` and `cursor`, which is to be a `Place` of this list: anything else would look like the end of it.
+pub(crate) fn page_request<Place: FromStr>(parameters: &mut Parameters) -> PageRequest {
+    let size = page_size(parameters);
+    let after = parameters.text("cursor");
+    if after.as_deref().is_some_and(|cursor| cursor.parse::<Place>().is_err()) {
+        parameters.fault("cursor", "is not one of this list: send next_cursor as it came, or none to begin");
+    }
+    PageRequest { after, size }
 }
 
 /// Takes `page_size`.

@@ -1,8 +1,8 @@
 //! Recent changes to who calls, remembered longer than a fill of the cache can take.
 //!
 //! A fill that read the store before a change and arrives after it would revive what was revoked. Therefore a change is noted here
-//! first, then removes what is cached; and a fill, after it has put its entry, looks here for changes after the position it read at.
-//! Whichever comes second sees the other.
+//! first, then removes what is cached; and a fill, after it has put its entry, looks here for changes since it began to read. Whichever
+//! comes second sees the other.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -15,21 +15,51 @@ const KEPT_NANOS: u64 = 30_000_000_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct RecentChanges {
-    changes: Mutex<VecDeque<(Monotonic, Changed)>>,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    /// Counts every change ever noted: an order that no clock can blur.
+    count: u64,
+    recent: VecDeque<(u64, Monotonic, Changed)>,
 }
 
 impl RecentChanges {
     pub(crate) fn note(&self, changed: &Changed, now: Monotonic) {
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        while changes.front().is_some_and(|(at, _)| now.nanos_since(*at) > KEPT_NANOS) {
-            changes.pop_front();
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        while noted.recent.front().is_some_and(|(_, at, _)| now.nanos_since(*at) > KEPT_NANOS) {
+            noted.recent.pop_front();
         }
-        changes.push_back((now, changed.clone()));
+        noted.count += 1;
+        let number = noted.count;
+        noted.recent.push_back((number, now, changed.clone()));
     }
 
-    /// Whether anything that `touches` was noted at or after `since`: an instant before the fill began to read.
-    pub(crate) fn any_since(&self, since: Monotonic, touches: impl Fn(&Changed) -> bool) -> bool {
-        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        changes.iter().rev().take_while(|(at, _)| *at >= since).any(|(_, changed)| touches(changed))
+    /// How many were noted; to be read before a fill reads the store.
+    pub(crate) fn count(&self) -> u64 {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).count
+    }
+
+    /// Whether anything that `touches` was noted after so many.
+    pub(crate) fn any_after(&self, count: u64, touches: impl Fn(&Changed) -> bool) -> bool {
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.recent.iter().rev().take_while(|(number, ..)| *number > count).any(|(.., changed)| touches(changed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::KeyId;
+
+    #[test]
+    fn a_change_is_seen_by_fills_that_began_before_it_only() {
+        let (recent, key) = (RecentChanges::default(), KeyId::generate());
+        let before = recent.count();
+        recent.note(&Changed::Key(key), Monotonic(1));
+        let touches = |changed: &Changed| *changed == Changed::Key(key);
+        assert!(recent.any_after(before, touches));
+        assert!(!recent.any_after(recent.count(), touches), "in the same instant, but after it");
     }
 }

@@ -1,15 +1,15 @@
 //! `/admin/v1/tenants/{id}/keys` and `/admin/v1/keys`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 use usage_gate_core::UsageGate;
 use usage_gate_core::management::{self, IssuedToCaller, KeyDraft, KeyPatch};
-use usage_gate_core::model::{Environment, Key, TenantId, Timestamp, UserId};
+use usage_gate_core::model::{Environment, Key, KeyId, TenantId, Timestamp, UserId};
 
-use super::{accounts, id};
+use super::{PathText, accounts, id};
 use crate::answer::{Problem, json, ok};
 use crate::document::{Document, OptionalDocument, patch, present};
 use crate::parameters::Parameters;
@@ -31,8 +31,11 @@ pub(super) struct KeyDocument {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeyChange {
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     scopes: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "present")]
     allowed_addresses: Option<Vec<String>>,
     #[serde(default, deserialize_with = "present")]
     expires_at: Option<Option<Timestamp>>,
@@ -55,10 +58,10 @@ const USUAL_OVERLAP: u64 = 86_400;
 
 pub(super) async fn list(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     mut parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let request = page::page_request(&mut parameters);
+    let request = page::page_request::<KeyId>(&mut parameters);
     let user: Option<UserId> = parameters.parsed("user");
     parameters.finish()?;
     let tenant: TenantId = id(&text, "tenant")?;
@@ -73,7 +76,7 @@ pub(super) async fn list(
 
 pub(super) async fn create(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     Document(document): Document<KeyDocument>,
 ) -> Result<Response, Problem> {
     let draft = KeyDraft {
@@ -88,14 +91,14 @@ pub(super) async fn create(
     with_text(&gate, StatusCode::CREATED, &issued).await
 }
 
-pub(super) async fn read(State(gate): State<UsageGate>, Path(text): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn read(State(gate): State<UsageGate>, PathText(text): PathText) -> Result<Response, Problem> {
     let key = accounts(&gate)?.key(id(&text, "key")?).await?.ok_or_else(|| Problem::not_found("key"))?;
     Ok(ok(&shown(&gate, &key).await?))
 }
 
 pub(super) async fn change(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     Document(document): Document<KeyChange>,
 ) -> Result<Response, Problem> {
     let change = KeyPatch {
@@ -108,14 +111,14 @@ pub(super) async fn change(
     Ok(ok(&shown(&gate, &key).await?))
 }
 
-pub(super) async fn delete(State(gate): State<UsageGate>, Path(text): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn delete(State(gate): State<UsageGate>, PathText(text): PathText) -> Result<Response, Problem> {
     let key = management::revoke_key(&gate, id(&text, "key")?, None).await?;
     Ok(ok(&shown(&gate, &key).await?))
 }
 
 pub(super) async fn revoke(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     OptionalDocument(document): OptionalDocument<Revocation>,
 ) -> Result<Response, Problem> {
     let key = management::revoke_key(&gate, id(&text, "key")?, document.reason).await?;
@@ -124,7 +127,7 @@ pub(super) async fn revoke(
 
 pub(super) async fn rotate(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     OptionalDocument(document): OptionalDocument<Rotation>,
 ) -> Result<Response, Problem> {
     let overlap = document.overlap_seconds.unwrap_or(USUAL_OVERLAP);

@@ -1,6 +1,6 @@
 //! `GET /admin/v1/tenants/{id}/limits`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde_json::json;
 use usage_gate_core::UsageGate;
@@ -8,13 +8,13 @@ use usage_gate_core::admission::LimitView;
 use usage_gate_core::model::{KeyId, TenantId, UserId};
 use usage_gate_tower::problem;
 
-use super::{accounts, id};
+use super::{PathText, accounts, id};
 use crate::answer::{Problem, ok};
 use crate::parameters::Parameters;
 
 pub(super) async fn list(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     mut parameters: Parameters,
 ) -> Result<Response, Problem> {
     let view = LimitView { user: parameters.parsed::<UserId>("user"), key: parameters.parsed::<KeyId>("key") };

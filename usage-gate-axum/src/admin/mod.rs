@@ -11,8 +11,10 @@ mod users;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{FromRequestParts, Path};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
+use http::request::Parts;
 use usage_gate_core::UsageGate;
 use usage_gate_core::store::AccountStore;
 
@@ -39,17 +41,31 @@ pub fn admin(gate: &UsageGate, tokens: AdminTokens) -> Router {
         .route("/keys/{id}/rotate", post(keys::rotate))
         .route("/usage", get(usage::read))
         .with_state(gate.clone());
-    let routes = routes
-        .fallback(answer::no_such_path)
-        .method_not_allowed_fallback(answer::no_such_method)
+    let routes = routes.fallback(answer::no_such_path).method_not_allowed_fallback(answer::no_such_method);
+    Router::new()
+        .nest("/admin/v1", routes)
+        // Nesting leaves out the prefix with a slash at its end.
+        .route("/admin/v1/", any(answer::no_such_path))
         .layer(from_fn_with_state(Idempotency::new(gate.clock().clone()), idempotency::replay))
         .layer(from_fn_with_state(tokens, token::check))
-        .layer(from_fn(answer::finish));
-    Router::new().nest("/admin/v1", routes)
+        .layer(from_fn(answer::finish))
 }
 
 fn accounts(gate: &UsageGate) -> Result<&Arc<dyn AccountStore>, Problem> {
     gate.accounts().ok_or_else(|| usage_gate_core::ManagementError::NoAccounts.into())
+}
+
+/// The text of the one parameter of a path. What is not UTF-8 names nothing.
+#[derive(Debug)]
+struct PathText(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(text)| Self(text)).map_err(|_| Problem::not_found("entity"))
+    }
 }
 
 /// An id in a path; what is no id names nothing.

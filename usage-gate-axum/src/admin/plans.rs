@@ -1,6 +1,6 @@
 //! `/admin/v1/plans`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use usage_gate_core::management::{self, Apply, Invalid, LimitDraft, PlanDraft};
 use usage_gate_core::model::{CountedBy, LimitKind, Per, StoreAway, WhenExceeded};
 use usage_gate_core::price::{Money, Price, PriceModel, Tier};
 
-use super::accounts;
+use super::{PathText, accounts};
 use crate::answer::{Problem, json, ok};
 use crate::document::Document;
 use crate::parameters::Parameters;
@@ -80,7 +80,7 @@ enum ModelWord {
 }
 
 pub(super) async fn list(State(gate): State<UsageGate>, mut parameters: Parameters) -> Result<Response, Problem> {
-    let request = page::page_request(&mut parameters);
+    let request = page::page_request::<String>(&mut parameters);
     parameters.finish()?;
     let plans = accounts(&gate)?.plans(&request).await?;
     let shown = plans.items.iter().map(show::plan).collect();
@@ -101,14 +101,14 @@ pub(super) async fn create(
     Ok(json(StatusCode::CREATED, &show::plan(&plan)))
 }
 
-pub(super) async fn read(State(gate): State<UsageGate>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn read(State(gate): State<UsageGate>, PathText(id): PathText) -> Result<Response, Problem> {
     let plan = accounts(&gate)?.plan(&id, None).await?.ok_or_else(|| Problem::not_found("plan"))?;
     Ok(ok(&show::plan(&plan)))
 }
 
 pub(super) async fn replace(
     State(gate): State<UsageGate>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     Document(document): Document<PlanDocument>,
 ) -> Result<Response, Problem> {
     if document.id.as_ref().is_some_and(|given| *given != id) {

@@ -1,15 +1,15 @@
 //! `/admin/v1/tenants`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use usage_gate_core::UsageGate;
 use usage_gate_core::management::{self, TenantDraft, TenantPatch};
-use usage_gate_core::model::TenantStatus;
+use usage_gate_core::model::{TenantId, TenantStatus};
 
-use super::{accounts, id};
+use super::{PathText, accounts, id};
 use crate::answer::{Problem, json, ok};
 use crate::document::{Document, OptionalDocument, patch, present};
 use crate::parameters::Parameters;
@@ -29,12 +29,17 @@ pub(super) struct TenantDocument {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TenantChange {
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     plan: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     time_zone: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     anchor_day: Option<u64>,
     #[serde(default, deserialize_with = "present")]
     external_id: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
     metadata: Option<Map<String, Value>>,
 }
 
@@ -44,7 +49,7 @@ pub(super) struct TenantChange {
 pub(super) struct Nothing {}
 
 pub(super) async fn list(State(gate): State<UsageGate>, mut parameters: Parameters) -> Result<Response, Problem> {
-    let request = page::page_request(&mut parameters);
+    let request = page::page_request::<TenantId>(&mut parameters);
     let external_id = parameters.text("external_id");
     parameters.finish()?;
     let tenants = accounts(&gate)?.tenants(external_id.as_deref(), &request).await?;
@@ -69,7 +74,7 @@ pub(super) async fn create(
     Ok(json(StatusCode::CREATED, &show::tenant(&tenant, gate.clock().wall())))
 }
 
-pub(super) async fn read(State(gate): State<UsageGate>, Path(text): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn read(State(gate): State<UsageGate>, PathText(text): PathText) -> Result<Response, Problem> {
     let found = accounts(&gate)?.tenant(id(&text, "tenant")?).await?;
     let tenant = found.ok_or_else(|| Problem::not_found("tenant"))?;
     Ok(ok(&show::tenant(&tenant, gate.clock().wall())))
@@ -77,7 +82,7 @@ pub(super) async fn read(State(gate): State<UsageGate>, Path(text): Path<String>
 
 pub(super) async fn change(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     Document(document): Document<TenantChange>,
 ) -> Result<Response, Problem> {
     let change = TenantPatch {
@@ -92,14 +97,14 @@ pub(super) async fn change(
     Ok(ok(&show::tenant(&tenant, gate.clock().wall())))
 }
 
-pub(super) async fn delete(State(gate): State<UsageGate>, Path(text): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn delete(State(gate): State<UsageGate>, PathText(text): PathText) -> Result<Response, Problem> {
     management::delete_tenant(&gate, id(&text, "tenant")?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub(super) async fn suspend(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     OptionalDocument(Nothing {}): OptionalDocument<Nothing>,
 ) -> Result<Response, Problem> {
     set_status(&gate, &text, TenantStatus::Suspended).await
@@ -107,7 +112,7 @@ pub(super) async fn suspend(
 
 pub(super) async fn resume(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     OptionalDocument(Nothing {}): OptionalDocument<Nothing>,
 ) -> Result<Response, Problem> {
     set_status(&gate, &text, TenantStatus::Active).await

@@ -1,15 +1,15 @@
 //! `/admin/v1/tenants/{id}/users` and `/admin/v1/users`.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
 use usage_gate_core::UsageGate;
 use usage_gate_core::management::{self, UserDraft, UserPatch};
-use usage_gate_core::model::{Role, TenantId};
+use usage_gate_core::model::{Role, TenantId, UserId};
 use usage_gate_core::store::UserFilter;
 
-use super::{accounts, id};
+use super::{PathText, accounts, id};
 use crate::answer::{Problem, json, ok};
 use crate::document::{Document, patch, present};
 use crate::parameters::Parameters;
@@ -27,8 +27,11 @@ pub(super) struct UserDocument {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserChange {
+    #[serde(default, deserialize_with = "present")]
     email: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     role: Option<Role>,
     #[serde(default, deserialize_with = "present")]
     external_id: Option<Option<String>>,
@@ -36,10 +39,10 @@ pub(super) struct UserChange {
 
 pub(super) async fn list(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     mut parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let request = page::page_request(&mut parameters);
+    let request = page::page_request::<UserId>(&mut parameters);
     let external_id = parameters.text("external_id");
     parameters.finish()?;
     let tenant: TenantId = id(&text, "tenant")?;
@@ -54,7 +57,7 @@ pub(super) async fn list(
 
 pub(super) async fn create(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     Document(document): Document<UserDocument>,
 ) -> Result<Response, Problem> {
     let draft = UserDraft {
@@ -67,14 +70,14 @@ pub(super) async fn create(
     Ok(json(StatusCode::CREATED, &show::user(&user)))
 }
 
-pub(super) async fn read(State(gate): State<UsageGate>, Path(text): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn read(State(gate): State<UsageGate>, PathText(text): PathText) -> Result<Response, Problem> {
     let user = accounts(&gate)?.user(id(&text, "user")?).await?.ok_or_else(|| Problem::not_found("user"))?;
     Ok(ok(&show::user(&user)))
 }
 
 pub(super) async fn change(
     State(gate): State<UsageGate>,
-    Path(text): Path<String>,
+    PathText(text): PathText,
     Document(document): Document<UserChange>,
 ) -> Result<Response, Problem> {
     let change = UserPatch {
@@ -87,7 +90,7 @@ pub(super) async fn change(
     Ok(ok(&show::user(&user)))
 }
 
-pub(super) async fn delete(State(gate): State<UsageGate>, Path(text): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn delete(State(gate): State<UsageGate>, PathText(text): PathText) -> Result<Response, Problem> {
     management::delete_user(&gate, id(&text, "user")?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -30,6 +30,10 @@ pub(crate) async fn me(State(gate): State<UsageGate>, request: Request) -> Resul
 
     let mut used: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     if let Some(reader) = gate.reader() {
+        // Limits above are of this moment; usage beside them should not be a second older.
+        if let Err(error) = gate.ship().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "usage is answered as it was last shipped");
+        }
         let query = UsageQuery {
             period: resolved.tenant.calendar.period(Per::Month, now),
             zone: resolved.tenant.calendar.zone_at(now).clone(),
@@ -56,10 +60,15 @@ pub(crate) async fn me(State(gate): State<UsageGate>, request: Request) -> Resul
     }
     let usage =
         used.iter().map(|(meter, (units, requests))| json!({"meter": meter, "units": units, "requests": requests}));
+    let mut tenant = show::tenant(&resolved.tenant, now);
+    if let Some(members) = tenant.as_object_mut() {
+        // The operator's own notes are not for the customer's eyes.
+        members.remove("metadata");
+    }
     Ok(ok(&json!({
         "key": show::key(&resolved.key, user_name, now),
         "user": resolved.user.as_ref().map(show::user),
-        "tenant": show::tenant(&resolved.tenant, now),
+        "tenant": tenant,
         "plan": {"id": resolved.plan.id, "version": resolved.plan.version},
         "period": show::period(&resolved.tenant, now),
         "limits": limits.iter().map(problem::limit_state).collect::<Vec<_>>(),

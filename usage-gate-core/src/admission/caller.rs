@@ -282,7 +282,7 @@ impl CallerCache {
         let credential = presented.credential();
         // A change during the fill makes another necessary; changes faster than fills are told by an error, not served stale.
         for _ in 0..4 {
-            let began = gate.clock.monotonic();
+            let before = self.recent.count();
             let load = async {
                 let resolved = tokio::time::timeout(FILL_TIME, gate.keys.resolve(&credential)).await;
                 match resolved {
@@ -298,7 +298,7 @@ impl CallerCache {
             let filled = self.callers.get_or_insert_async(&credential, load).await;
             self.away.store(matches!(filled, Err(FillError::Away)), Ordering::Relaxed);
             let caller = filled?;
-            if !self.recent.any_since(began, |changed| caller.is_touched_by(changed)) {
+            if !self.recent.any_after(before, |changed| caller.is_touched_by(changed)) {
                 return Ok(caller);
             }
             self.callers.remove(&credential);

@@ -19,7 +19,7 @@
 //!
 //! | suite | the store implements |
 //! | --- | --- |
-//! | `key_store_tests` | [`KeyStore`](crate::store::KeyStore) and [`AccountStore`](crate::store::AccountStore) |
+//! | `key_store_tests` | [`KeyStore`](crate::store::KeyStore) and [`AccountStore`] |
 //! | `account_store_tests` | the same two |
 //! | `quota_store_tests` | [`QuotaStore`](crate::store::QuotaStore) |
 //! | `usage_store_tests` | [`UsageSink`](crate::store::UsageSink) and [`UsageReader`](crate::store::UsageReader) |
