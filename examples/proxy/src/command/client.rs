@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// The admin listener
     #[arg(long, env = "USAGE_GATE_ADMIN_URL", default_value = "http://127.0.0.1:8081", value_name = "URL")]
     admin_url: HttpUrl,
-    /// A file with the admin token [default: `<data-dir>`/admin-token]
+    /// A file with the admin token; by default `admin-token` in the data directory
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The data directory of the server, where its token is
