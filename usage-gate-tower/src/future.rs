@@ -33,7 +33,7 @@ pin_project_lite::pin_project! {
         Refused { refused: Option<Box<Refused>> },
         Forwarding { #[pin] inner: F, meter: Option<Meter>, request: Option<HeaderValue> },
         /// Off the common path, hence the box.
-        Waiting { waiting: Pin<Box<dyn Future<Output = Admission> + Send>>, kept: Option<Kept<S, B>> },
+        Waiting { waiting: Pin<Box<dyn Future<Output = Admission> + Send>>, kept: Option<Box<Kept<S, B>>> },
     }
 }
 
@@ -61,7 +61,7 @@ where
 
     pub(crate) fn waiting(gate: UsageGate, waiting: Waiting, service: S, parts: request::Parts, body: B) -> Self {
         let waiting = Box::pin(waiting.finish());
-        Self { gate, state: State::Waiting { waiting, kept: Some(Kept { service, parts, body }) } }
+        Self { gate, state: State::Waiting { waiting, kept: Some(Box::new(Kept { service, parts, body })) } }
     }
 
     /// Calls the inner service with what was admitted.
@@ -132,7 +132,10 @@ where
                 StateProj::Waiting { waiting, kept } => {
                     let admission = ready!(waiting.as_mut().poll(cx));
                     let next = match kept.take() {
-                        Some(mut kept) => forward(this.gate, admission, &mut kept.service, kept.parts, kept.body),
+                        Some(kept) => {
+                            let Kept { mut service, parts, body } = *kept;
+                            forward(this.gate, admission, &mut service, parts, body)
+                        }
                         None => State::Refused { refused: None },
                     };
                     this.state.set(next);
@@ -152,16 +155,20 @@ fn release<R: Body>(
     let (mut parts, body) = answer.into_parts();
     // Room for our fields in one step.
     parts.headers.reserve(4);
+    let mut stated = meter.is_none();
     if let Some(meter) = &mut meter {
         for value in parts.headers.get_all(&COST) {
             meter.shared().state_by_header(value);
+            stated = true;
         }
         meter.head(parts.status.as_u16());
         if let Some(admitted) = meter.admitted() {
             rate_limit::on_served(&mut parts.headers, admitted, gate.legacy_headers());
         }
     }
-    parts.headers.remove(&COST);
+    if stated {
+        parts.headers.remove(&COST);
+    }
     if let Some(request) = request {
         parts.headers.insert(REQUEST_ID.clone(), request);
     }

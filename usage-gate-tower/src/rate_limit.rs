@@ -1,7 +1,7 @@
 //! `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and the older `x-ratelimit-*`.
 
-use bytes::{BufMut as _, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 use usage_gate_core::admission::{Admitted, Refused};
 
 static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -9,7 +9,8 @@ static LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// An item per limit: `"burst";r=50;t=30`.
 struct Items {
-    text: BytesMut,
+    /// On the stack: the value is copied once, into an allocation of its size.
+    text: SmallVec<[u8; 128]>,
     number: itoa::Buffer,
     /// The limit with the least left, for the older headers.
     tightest: Option<Tightest>,
@@ -24,22 +25,22 @@ struct Tightest {
 
 impl Items {
     fn new() -> Self {
-        Self { text: BytesMut::with_capacity(96), number: itoa::Buffer::new(), tightest: None }
+        Self { text: SmallVec::new(), number: itoa::Buffer::new(), tightest: None }
     }
 
     fn add(&mut self, name: &str, ceiling: u64, remaining: u64, reset_seconds: Option<u64>) {
         if !self.text.is_empty() {
-            self.text.put_slice(b", ");
+            self.text.extend_from_slice(b", ");
         }
-        self.text.put_u8(b'"');
+        self.text.push(b'"');
         // Limit names are of letters, digits, `_`, `-` and `.`: nothing to escape.
-        self.text.put_slice(name.as_bytes());
-        self.text.put_slice(b"\";r=");
+        self.text.extend_from_slice(name.as_bytes());
+        self.text.extend_from_slice(b"\";r=");
         // Structured-field integers have at most 15 digits.
-        self.text.put_slice(self.number.format(remaining.min(999_999_999_999_999)).as_bytes());
+        self.text.extend_from_slice(self.number.format(remaining.min(999_999_999_999_999)).as_bytes());
         if let Some(seconds) = reset_seconds {
-            self.text.put_slice(b";t=");
-            self.text.put_slice(self.number.format(seconds.min(999_999_999_999_999)).as_bytes());
+            self.text.extend_from_slice(b";t=");
+            self.text.extend_from_slice(self.number.format(seconds.min(999_999_999_999_999)).as_bytes());
         }
         if self.tightest.is_none_or(|least| remaining < least.remaining) {
             self.tightest = Some(Tightest { ceiling, remaining, reset_seconds: reset_seconds.unwrap_or(0) });
@@ -49,7 +50,7 @@ impl Items {
     fn insert(self, headers: &mut HeaderMap, policy: Option<&HeaderValue>, legacy: bool) {
         let Some(policy) = policy else { return };
         headers.insert(POLICY.clone(), policy.clone());
-        if let Ok(value) = HeaderValue::from_maybe_shared(self.text.freeze()) {
+        if let Ok(value) = HeaderValue::from_bytes(&self.text) {
             headers.insert(LIMIT.clone(), value);
         }
         if let (true, Some(tightest)) = (legacy, self.tightest) {

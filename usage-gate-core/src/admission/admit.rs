@@ -35,7 +35,10 @@ pub struct Admitted {
     pub(crate) settled: bool,
 }
 
-pub(crate) type TakenUnits = SmallVec<[Taken; 4]>;
+/// Three inline: a rate, a quota and a slot are what plans have; the struct is moved several times a request.
+pub(crate) type TakenUnits = SmallVec<[Taken; 3]>;
+/// What undoes the rates, by the place of their limit; needed until all limits are taken.
+type RatesTaken = SmallVec<[(usize, RateTaken); 2]>;
 
 /// Units taken of one limit.
 #[derive(Debug)]
@@ -52,15 +55,11 @@ pub(crate) enum TakenWhat {
     Slot,
     /// Units, and the lease they are of; without one they are a debt that the next lease takes over.
     Quota(Option<Arc<LeaseEntry>>, u64),
-    /// Units, and what is needed to undo them; `None` where the cost is known only later.
-    Rate(u64, Option<RateTaken>),
+    /// Units; 0 where the cost is known only later.
+    Rate(u64),
 }
 
 /// What one try gave.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large variant is the common one; a box would be an allocation a request"
-)]
 pub(super) enum Attempt {
     Admitted(Admitted),
     Stopped(Box<Stop>),
@@ -140,11 +139,11 @@ impl GateCore {
         };
         for _ in 0..TRIES {
             self.look(caller, &limits.applied, head, now)?;
-            let mut taken = TakenUnits::new();
-            if self.take(caller, &limits.applied, head.client, now, &mut taken) {
+            let (mut taken, mut rates) = (TakenUnits::new(), RatesTaken::new());
+            if self.take(caller, &limits.applied, head.client, now, &mut taken, &mut rates) {
                 return Ok(taken);
             }
-            self.undo(caller, taken);
+            self.undo(caller, taken, &rates, head.client);
         }
         let detail = "too many requests compete for the same limit; nothing was spent";
         Err(Box::new(Stop::Refused(Refusal::new(Code::Overloaded, detail).retry_after(1))))
@@ -194,6 +193,7 @@ impl GateCore {
         client: Option<IpAddr>,
         now: Monotonic,
         taken: &mut TakenUnits,
+        undo: &mut RatesTaken,
     ) -> bool {
         for rates in [false, true] {
             for limit in applied {
@@ -202,7 +202,7 @@ impl GateCore {
                     if matches!(counter.state, CounterState::Rate(_)) != rates {
                         return Some(None);
                     }
-                    let what = self.take_one(compiled, counter, limit.units, now)?;
+                    let what = self.take_one(limit.at, compiled, counter, limit.units, now, undo)?;
                     let foreign = caller.counters.get(limit.at).is_some_and(Option::is_none);
                     Some(Some(Taken { at: limit.at, counter: foreign.then(|| Arc::clone(counter)), what }))
                 });
@@ -218,18 +218,22 @@ impl GateCore {
 
     fn take_one(
         &self,
+        at: usize,
         compiled: &CompiledLimit,
         counter: &Arc<Counter>,
         known: Option<u64>,
         now: Monotonic,
+        undo: &mut RatesTaken,
     ) -> Option<TakenWhat> {
         match &counter.state {
             CounterState::Open(open) => take_slot(open, compiled.limit.units).then_some(TakenWhat::Slot),
             CounterState::Rate(bucket) => match known {
                 Some(units) => {
-                    bucket.take(&compiled.rate, now, units).ok().map(|taken| TakenWhat::Rate(units, Some(taken)))
+                    let taken = bucket.take(&compiled.rate, now, units).ok()?;
+                    undo.push((at, taken));
+                    Some(TakenWhat::Rate(units))
                 }
-                None => Some(TakenWhat::Rate(0, None)),
+                None => Some(TakenWhat::Rate(0)),
             },
             CounterState::Quota(quota) => {
                 // A cost that is known only later holds one unit at the door.
@@ -249,7 +253,7 @@ impl GateCore {
         }
     }
 
-    fn undo(&self, caller: &Arc<Caller>, taken: TakenUnits) {
+    fn undo(&self, caller: &Arc<Caller>, taken: TakenUnits, rates: &RatesTaken, client: Option<IpAddr>) {
         for one in taken {
             let own = caller.counters.get(one.at).and_then(Option::as_ref);
             let Some(counter) = one.counter.as_ref().or(own) else { continue };
@@ -258,9 +262,15 @@ impl GateCore {
                 (CounterState::Quota(quota), TakenWhat::Quota(entry, units)) => {
                     quota.adjust(entry.as_ref(), i64::try_from(units).unwrap_or(i64::MAX));
                 }
-                (CounterState::Rate(bucket), TakenWhat::Rate(_, Some(taken))) => bucket.undo(taken),
                 _ => {}
             }
+        }
+        for (at, taken) in rates {
+            with_counter(self, caller, *at, client, |counter| {
+                if let CounterState::Rate(bucket) = &counter.state {
+                    bucket.undo(*taken);
+                }
+            });
         }
     }
 

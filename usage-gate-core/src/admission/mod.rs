@@ -57,10 +57,6 @@ pub struct RequestHead<'a> {
 
 /// What came of a request.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large variant is the common one; a box would be an allocation a request"
-)]
 pub enum Admission {
     /// It may be forwarded, and is to be settled.
     Admitted(Admitted),

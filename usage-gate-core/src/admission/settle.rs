@@ -110,7 +110,7 @@ impl Admitted {
                     }
                 }
                 // A rate is never refunded; what was not known is booked now.
-                (CounterState::Rate(bucket), TakenWhat::Rate(held, _)) if actual > *held => {
+                (CounterState::Rate(bucket), TakenWhat::Rate(held)) if actual > *held => {
                     bucket.book(&compiled.rate, now, actual - held);
                 }
                 _ => {}
