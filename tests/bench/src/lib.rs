@@ -113,7 +113,6 @@ pub async fn stage() -> Result<Stage, Box<dyn std::error::Error>> {
         .store(store.clone())
         .pepper(pepper)
         .route(Route::get("/v1/search").named("search").scope("search:read"))
-        .max_seats(1 << 20)
         .build()
         .await?;
     Ok(Stage { gate, store, key: issued.text.to_string(), folder })
