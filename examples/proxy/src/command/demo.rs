@@ -193,6 +193,7 @@ fn welcome(node: &Node, world: &World) -> std::io::Result<()> {
     say(format_args!(
         "  curl -s -H \"Authorization: Bearer $(cat {token})\" 'http://{admin}/admin/v1/usage?tenant={tenant}&group_by=key,outcome'"
     ))?;
-    say(format_args!("  usage-gate key list --tenant {tenant} --admin-url http://{admin} --token-file {token}"))?;
+    let program = super::program();
+    say(format_args!("  {program} key list --tenant {tenant} --admin-url http://{admin} --token-file {token}"))?;
     say("\nCtrl-C ends it.")
 }

@@ -54,3 +54,8 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
 fn say(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
+
+/// This program as it was called, so that commands that we print can be pasted where we were started.
+fn program() -> String {
+    std::env::args_os().next().map_or_else(|| "usage-gate".to_owned(), |path| path.to_string_lossy().into_owned())
+}

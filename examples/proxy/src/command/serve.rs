@@ -81,8 +81,9 @@ fn welcome(node: &Node, loaded: &Loaded, upstream: &HttpUrl) -> std::io::Result<
     say(format_args!("  admin        http://{admin}/admin/v1   (token in {token_file})"))?;
     say("next: make a tenant, then a key for it")?;
     let options = format!("--admin-url http://{admin} --token-file {token_file}");
-    say(format_args!("  usage-gate tenant create --name Acme --plan free {options}"))?;
-    say(format_args!("  usage-gate key create --tenant ten_… --name first {options}"))
+    let program = super::program();
+    say(format_args!("  {program} tenant create --name Acme --plan free {options}"))?;
+    say(format_args!("  {program} key create --tenant ten_… --name first {options}"))
 }
 
 /// The signals that end a process.
