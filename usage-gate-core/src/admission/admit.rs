@@ -7,16 +7,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::caller::{Applied, CompiledLimit};
-use super::{Admission, Caller, Code, Head, LimitState, Refusal, store_away};
+use super::{Caller, Code, Head, Refusal, Standing};
 use crate::clock::Monotonic;
 use crate::gate::GateCore;
-use crate::lease::{Counter, CounterState, LeaseEntry, QuotaCounter, RateTaken};
-use crate::model::{CountedBy, Environment, KeyId, LimitKind, RequestId, Timestamp, UserId, WhenExceeded};
+use crate::lease::{Counter, CounterState, LeaseEntry, RateTaken};
+use crate::model::{Environment, RequestId, Timestamp, WhenExceeded};
 use crate::routes::RouteIndex;
 
 /// A request that may be forwarded: it holds a seat and units of every limit that applies.
@@ -75,33 +74,8 @@ pub(super) enum Stop {
 /// Quotas of which too little is leased, with the units needed.
 pub(super) type ShortOf = SmallVec<[(Arc<Counter>, u64); 2]>;
 
-/// How a limit stands for a caller: what `RateLimit` headers say.
-#[derive(Debug, Clone)]
-pub struct Standing<N = Arc<str>> {
-    /// The limit's name.
-    pub name: N,
-    /// Units that may be used: the quota, the burst, or the requests that may be open.
-    pub ceiling: u64,
-    /// Units that are surely left.
-    pub remaining: u64,
-    /// Seconds until there are more; `None` for concurrency.
-    pub reset_seconds: Option<u64>,
-}
-
-/// Whose limits are asked for; neither is the tenant's view.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LimitView {
-    /// As this user sees them.
-    pub user: Option<UserId>,
-    /// As this key sees them.
-    pub key: Option<KeyId>,
-}
-
 /// Tries before a request that loses every race is refused.
-const TRIES: usize = 64;
-/// How long a request waits for units, in all.
-const WAIT: Duration = Duration::from_secs(2);
-
+pub(super) const TRIES: usize = 64;
 impl GateCore {
     pub(super) fn try_admit(self: &Arc<Self>, head: &Head, caller: &Arc<Caller>, route: RouteIndex) -> Attempt {
         if !self.recorder.take_seat() {
@@ -243,7 +217,9 @@ impl GateCore {
                     return None;
                 }
                 if entry.is_none() {
-                    quota.adjust(None, -i64::try_from(units).unwrap_or(i64::MAX));
+                    quota.adjust(None, -i64::try_from(units).unwrap_or(i64::MAX), || {
+                        self.period_of(compiled, quota, now)
+                    });
                     self.queue.ask_for(counter);
                 } else if quota.runs_low() {
                     self.queue.ask_for(counter);
@@ -260,7 +236,11 @@ impl GateCore {
             match (&counter.state, one.what) {
                 (CounterState::Open(open), TakenWhat::Slot) => free_slot(open),
                 (CounterState::Quota(quota), TakenWhat::Quota(entry, units)) => {
-                    quota.adjust(entry.as_ref(), i64::try_from(units).unwrap_or(i64::MAX));
+                    let period = || {
+                        let compiled = caller.plan.limits.get(one.at)?;
+                        self.period_of(compiled, quota, self.clock.monotonic())
+                    };
+                    quota.adjust(entry.as_ref(), i64::try_from(units).unwrap_or(i64::MAX), period);
                 }
                 _ => {}
             }
@@ -272,199 +252,6 @@ impl GateCore {
                 }
             });
         }
-    }
-
-    /// Waits until the leases suffice, the authority says there is no more, or it is away.
-    pub(super) async fn wait_for_units(
-        self: &Arc<Self>,
-        mut head: Head,
-        caller: Arc<Caller>,
-        route: RouteIndex,
-    ) -> Admission {
-        let deadline = tokio::time::Instant::now() + WAIT;
-        for _ in 0..TRIES {
-            // Time has passed: rates and deadlines are judged by now.
-            head.now = self.clock.monotonic();
-            let short = match self.try_admit(&head, &caller, route) {
-                Attempt::Admitted(admitted) => return Admission::Admitted(admitted),
-                Attempt::Stopped(stop) => match *stop {
-                    Stop::Refused(refusal) => return self.refuse(head, Some(caller), refusal),
-                    Stop::Short(short) => short,
-                },
-            };
-            for (counter, units) in &short {
-                let CounterState::Quota(quota) = &counter.state else { continue };
-                let since = self.clock.monotonic();
-                let waiting = Waiting::new(quota, *units);
-                let answered = quota.answered().notified();
-                tokio::pin!(answered);
-                // Listening before asking: an answer in between is not missed.
-                answered.as_mut().enable();
-                if quota.can_serve(*units, since) || quota.is_exhausted(*units, since) {
-                    continue;
-                }
-                self.queue.ask_for(counter);
-                let in_time = tokio::time::timeout_at(deadline, answered).await.is_ok();
-                drop(waiting);
-                if !in_time || quota.failed_since(since) {
-                    return self.refuse(head, Some(caller), store_away());
-                }
-            }
-        }
-        let detail = "too many requests compete for the same limit; nothing was spent";
-        self.refuse(head, Some(caller), Refusal::new(Code::Overloaded, detail).retry_after(1))
-    }
-
-    /// The refusal by limits, each with its state.
-    fn violation(&self, caller: &Arc<Caller>, violated: &[(usize, u64)], client: Option<IpAddr>) -> Refusal {
-        let now = self.clock.monotonic();
-        let wall = self.wall_at(now);
-        let mut states = Vec::with_capacity(violated.len());
-        let mut retry_after = 1;
-        let mut code = Code::ConcurrencyLimited;
-        for (at, wait) in violated {
-            let Some(compiled) = caller.plan.limits.get(*at) else { continue };
-            let Some(counter) = caller.counter(*at, client, &self.counters) else { continue };
-            let mut state = self.state_of(compiled, &counter, subject_text(compiled, caller, client), now);
-            match &counter.state {
-                CounterState::Rate(_) => {
-                    if code != Code::QuotaExceeded {
-                        code = Code::RateLimited;
-                    }
-                    state.resets_at = Some(wall.plus_micros(i64::try_from(wait.div_ceil(1_000)).unwrap_or(i64::MAX)));
-                    retry_after = retry_after.max(wait.div_ceil(1_000_000_000));
-                }
-                CounterState::Quota(_) => {
-                    code = Code::QuotaExceeded;
-                    let end = state.period.map_or(1, |period| wall.micros_until(period.end).div_ceil(1_000_000));
-                    retry_after = retry_after.max(end);
-                }
-                CounterState::Open(_) => {}
-            }
-            states.push(state);
-        }
-        // The longest wait decides what the refusal is called, and stands first.
-        states.sort_by_key(|state| std::cmp::Reverse(state.resets_at));
-        let detail = detail(code, states.first());
-        Refusal { code, detail: detail.into(), violated: states, retry_after: Some(retry_after), allow: None }
-    }
-
-    /// A limit as this node knows it.
-    pub(crate) fn state_of(
-        &self,
-        compiled: &CompiledLimit,
-        counter: &Counter,
-        subject: String,
-        now: Monotonic,
-    ) -> LimitState {
-        let limit = Arc::clone(&compiled.limit);
-        let mut state = LimitState {
-            ceiling: limit.units,
-            limit,
-            subject,
-            subject_name: None,
-            subjects: None,
-            used: 0,
-            reserved: 0,
-            period: None,
-            resets_at: None,
-        };
-        match &counter.state {
-            CounterState::Open(open) => state.used = open.load(Ordering::Relaxed),
-            CounterState::Rate(bucket) => {
-                let (remaining, next) = bucket.remaining(&compiled.rate, now);
-                state.ceiling = compiled.rate.burst();
-                state.used = state.ceiling.saturating_sub(remaining);
-                let next = i64::try_from(next.div_ceil(1_000)).unwrap_or(i64::MAX);
-                state.resets_at = (next > 0).then(|| self.wall_at(now).plus_micros(next));
-            }
-            CounterState::Quota(quota) => {
-                let terms = quota.terms();
-                let period = compiled.limit.per.map(|per| terms.calendar.period(per, self.wall_at(now)));
-                state.period = period;
-                state.resets_at = period.map(|period| period.end);
-                if let Some(window) = quota.window().filter(|window| Some(window.period) == period) {
-                    state.ceiling = window.cap;
-                    state.used = window.used;
-                    state.reserved = window.reserved();
-                }
-            }
-        }
-        state
-    }
-
-    /// How every limit of a route stands for a caller.
-    pub(crate) fn standings(&self, caller: &Arc<Caller>, route: RouteIndex, client: Option<IpAddr>) -> Vec<Standing> {
-        let mut standings = Vec::new();
-        self.each_standing(caller, route, client, |standing| {
-            let Standing { name, ceiling, remaining, reset_seconds } = standing;
-            standings.push(Standing { name: Arc::from(name), ceiling, remaining, reset_seconds });
-        });
-        standings
-    }
-
-    /// The same without a list.
-    pub(crate) fn each_standing(
-        &self,
-        caller: &Arc<Caller>,
-        route: RouteIndex,
-        client: Option<IpAddr>,
-        mut tell: impl FnMut(Standing<&str>),
-    ) {
-        let now = self.clock.monotonic();
-        let Some(limits) = caller.plan.on_route(route, caller.environment) else { return };
-        for limit in &limits.applied {
-            let Some(compiled) = caller.plan.limits.get(limit.at) else { continue };
-            with_counter(self, caller, limit.at, client, |counter| match &counter.state {
-                CounterState::Open(open) => {
-                    let free = compiled.limit.units.saturating_sub(open.load(Ordering::Relaxed));
-                    tell(compiled.standing(free, None));
-                }
-                CounterState::Rate(bucket) => {
-                    let (remaining, next) = bucket.remaining(&compiled.rate, now);
-                    tell(compiled.standing(remaining, Some(next.div_ceil(1_000_000_000))));
-                }
-                CounterState::Quota(quota) => {
-                    let until =
-                        quota.until_period_end(now).unwrap_or_else(|| self.until_period_end(compiled, quota, now));
-                    tell(compiled.standing(quota.remaining(now), Some(until.div_ceil(1_000_000_000))));
-                }
-            });
-        }
-    }
-
-    fn until_period_end(&self, compiled: &CompiledLimit, quota: &QuotaCounter, now: Monotonic) -> u64 {
-        let wall = self.wall_at(now);
-        compiled
-            .limit
-            .per
-            .map_or(0, |per| wall.micros_until(quota.terms().calendar.period(per, wall).end).saturating_mul(1_000))
-    }
-}
-
-impl CompiledLimit {
-    fn standing(&self, remaining: u64, reset_seconds: Option<u64>) -> Standing<&str> {
-        let ceiling = if self.limit.kind == LimitKind::Rate { self.limit.burst } else { self.limit.units };
-        Standing { name: &self.name, ceiling, remaining, reset_seconds }
-    }
-}
-
-/// Counts a waiting request's units for as long as it lives, cancelled or not.
-struct Waiting<'a> {
-    quota: &'a QuotaCounter,
-    units: u64,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(quota: &'a QuotaCounter, units: u64) -> Self {
-        quota.start_waiting(units);
-        Self { quota, units }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.quota.stop_waiting(self.units);
     }
 }
 
@@ -488,32 +275,6 @@ fn take_slot(open: &AtomicU64, most: u64) -> bool {
 
 pub(super) fn free_slot(open: &AtomicU64) {
     open.fetch_sub(1, Ordering::Relaxed);
-}
-
-pub(crate) fn subject_text(compiled: &CompiledLimit, caller: &Caller, client: Option<IpAddr>) -> String {
-    match compiled.limit.counted_by {
-        CountedBy::Tenant => caller.tenant.to_string(),
-        CountedBy::User => caller.user.map_or_else(String::new, |user| user.to_string()),
-        CountedBy::Key => caller.key.to_string(),
-        CountedBy::Ip => client.map_or_else(String::new, |client| client.to_canonical().to_string()),
-    }
-}
-
-fn detail(code: Code, first: Option<&LimitState>) -> String {
-    let Some(state) = first else { return code.title().to_owned() };
-    let limit = &state.limit;
-    let per = limit.per.map_or("", crate::model::Per::as_str);
-    let when = state.resets_at.map_or_else(String::new, |at| format!(" There is more at {at}."));
-    match code {
-        Code::QuotaExceeded => {
-            format!("The quota `{}` of {} {} per {per} is used up.{when}", limit.name, limit.units, limit.meter)
-        }
-        Code::RateLimited => format!(
-            "The rate `{}` of {} {} per {per} (burst {}) is used up for now.{when}",
-            limit.name, limit.units, limit.meter, limit.burst
-        ),
-        _ => format!("The limit `{}` of {} open requests is reached. Wait for one to end.", limit.name, limit.units),
-    }
 }
 
 impl Admitted {
@@ -557,13 +318,5 @@ impl Admitted {
     /// How every limit of the route stands, one after the other.
     pub fn each_standing(&self, tell: impl FnMut(Standing<&str>)) {
         self.gate.each_standing(&self.caller, self.route, self.client, tell);
-    }
-}
-
-impl Caller {
-    /// The `RateLimit-Policy` of a route for this caller.
-    #[must_use]
-    pub fn policy(&self, route: RouteIndex) -> Option<&http::HeaderValue> {
-        self.plan.on_route(route, self.environment)?.policy.as_ref()
     }
 }

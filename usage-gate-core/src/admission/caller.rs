@@ -49,6 +49,8 @@ pub struct Caller {
     /// One for each limit of the plan; `None` where the client's address decides.
     pub(crate) counters: Box<[Option<Arc<Counter>>]>,
     credential: CredentialId,
+    /// Changes noted when its fill began to read.
+    read_after: u64,
     /// Tag of the whole key, known once the stored hash has been matched.
     tag: OnceLock<u128>,
     tag_keys: (u64, u64),
@@ -286,7 +288,7 @@ impl CallerCache {
             let load = async {
                 let resolved = tokio::time::timeout(FILL_TIME, gate.keys.resolve(&credential)).await;
                 match resolved {
-                    Ok(Ok(Some(resolved))) => Ok(Arc::new(self.snapshot(gate, credential, resolved))),
+                    Ok(Ok(Some(resolved))) => Ok(Arc::new(self.snapshot(gate, credential, resolved, before))),
                     Ok(Ok(None)) => Err(FillError::Unknown),
                     Ok(Err(error)) => {
                         tracing::warn!(error = &error as &dyn std::error::Error, "key store did not answer");
@@ -298,7 +300,7 @@ impl CallerCache {
             let filled = self.callers.get_or_insert_async(&credential, load).await;
             self.away.store(matches!(filled, Err(FillError::Away)), Ordering::Relaxed);
             let caller = filled?;
-            if !self.recent.any_after(before, |changed| caller.is_touched_by(changed)) {
+            if !self.recent.any_after(caller.read_after, |changed| caller.is_touched_by(changed)) {
                 return Ok(caller);
             }
             self.callers.remove(&credential);
@@ -325,7 +327,7 @@ impl CallerCache {
         compiled
     }
 
-    fn snapshot(&self, gate: &GateCore, credential: CredentialId, resolved: ResolvedKey) -> Caller {
+    fn snapshot(&self, gate: &GateCore, credential: CredentialId, resolved: ResolvedKey, read_after: u64) -> Caller {
         let plan = self.compiled(&resolved.plan, gate);
         let counters = plan.limits.iter().map(|limit| {
             let subject = match limit.limit.counted_by {
@@ -353,6 +355,7 @@ impl CallerCache {
             plan,
             counters,
             credential,
+            read_after,
             tag: OnceLock::new(),
             tag_keys: self.tag_keys,
             used_minute: AtomicU64::new(0),
@@ -407,7 +410,7 @@ fn new_counter(
         cap_version: u32::try_from(resolved.position.0).unwrap_or(u32::MAX),
         beyond_cap: limit.when_exceeded == WhenExceeded::Allow,
     };
-    let counter = counters.counter(id, || match limit.kind {
+    let counter = counters.counter(limit.kind, id, || match limit.kind {
         LimitKind::Rate => CounterState::Rate(RateBucket::default()),
         LimitKind::Concurrency => CounterState::Open(AtomicU64::new(0)),
         LimitKind::Quota => CounterState::Quota(QuotaCounter::new(terms())),

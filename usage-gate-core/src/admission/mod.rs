@@ -18,7 +18,9 @@ mod credential;
 mod guard;
 mod refusal;
 mod settle;
+mod standing;
 mod view;
+mod wait;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,13 +28,15 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use zeroize::Zeroizing;
 
-pub use admit::{Admitted, LimitView, Standing};
+pub use admit::Admitted;
 pub use caller::{Caller, IdentityHeaders};
 pub(crate) use caller::{CallerCache, FillError};
 pub(crate) use credential::Credentials;
 pub(crate) use guard::Guard;
 pub use refusal::{Code, LimitState, Refusal};
 pub use settle::{End, Settlement};
+pub use standing::Standing;
+pub use view::LimitView;
 
 use crate::clock::Monotonic;
 use crate::gate::GateCore;

@@ -104,7 +104,9 @@ impl Admitted {
                         _ => actual,
                     };
                     let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
-                    quota.adjust(entry.as_ref(), signed(*held).saturating_sub(signed(owed)));
+                    let began = self.started;
+                    let period = || self.gate.period_of(compiled, quota, began);
+                    quota.adjust(entry.as_ref(), signed(*held).saturating_sub(signed(owed)), period);
                     if owed > *held && quota.runs_low() {
                         self.gate.queue.ask_for(counter);
                     }

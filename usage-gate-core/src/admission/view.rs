@@ -3,12 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::LimitState;
 use super::caller::{CompiledLimit, CompiledPlan};
-use super::{LimitState, LimitView};
 use crate::gate::GateCore;
 use crate::lease::{Counter, CounterState};
-use crate::model::{CountedBy, LimitKind, Per, Plan, Tenant};
+use crate::model::{CountedBy, KeyId, LimitKind, Per, Plan, Tenant, UserId};
 use crate::store::{CounterId, StoreError, Subject, WindowQuery};
+
+/// Whose limits are asked for; neither is the tenant's view.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LimitView {
+    /// As this user sees them.
+    pub user: Option<UserId>,
+    /// As this key sees them.
+    pub key: Option<KeyId>,
+}
 
 /// Subjects of one limit that are asked for, to find the tightest and to count them.
 const MOST_SUBJECTS: usize = 1_000;
@@ -74,7 +83,7 @@ impl GateCore {
             if let Some(window) = self.quotas.windows(&[query]).await?.first() {
                 fill_window(&mut state, window);
             }
-        } else if let Some(counter) = self.counters.known(id) {
+        } else if let Some(counter) = self.counters.known(limit.limit.kind, id.clone()) {
             state = self.state_of(limit, &counter, state.subject, self.clock.monotonic());
         }
         Ok(state)
@@ -97,7 +106,7 @@ impl GateCore {
             (state, id.subject, count)
         } else {
             let now = self.clock.monotonic();
-            let known = self.counters.of_limit(&template);
+            let known = self.counters.of_limit(limit.limit.kind, &template);
             let count = known.len();
             let free = |counter: &Arc<Counter>| match &counter.state {
                 CounterState::Rate(bucket) => bucket.remaining(&limit.rate, now).0,

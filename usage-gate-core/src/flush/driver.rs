@@ -38,6 +38,7 @@ pub(crate) struct Flusher {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     last: u64,
+    through: Timestamp,
     unacknowledged: Option<Batch>,
 }
 
@@ -65,9 +66,12 @@ impl Flusher {
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         let mut progress = self.progress.lock().await;
         loop {
-            if progress.unacknowledged.is_none() {
-                let batch = self.next_batch(progress.last);
+            // A batch that was left over says nothing of what came since: another follows it.
+            let fresh = progress.unacknowledged.is_none();
+            if fresh {
+                let batch = self.next_batch(&progress);
                 progress.last = batch.last;
+                progress.through = batch.through;
                 progress.unacknowledged = Some(batch);
             }
             let Some(batch) = &progress.unacknowledged else { return Ok(()) };
@@ -78,7 +82,7 @@ impl Flusher {
             outcome?;
             progress.unacknowledged = None;
             self.recorder.shipped(records);
-            if records < MOST_RECORDS {
+            if fresh && records < MOST_RECORDS {
                 return Ok(());
             }
         }
@@ -94,13 +98,15 @@ impl Flusher {
         self.sink.accept(batch).await.map(|_| ())
     }
 
-    fn next_batch(&self, last: u64) -> Batch {
+    fn next_batch(&self, progress: &Progress) -> Batch {
+        let last = progress.last;
         // Read before the records are taken: what was settled before this instant is in the batch.
-        let through = self.clock.wall();
+        let now = self.clock.wall();
         let mut buckets = Buckets::default();
-        let records: Vec<UsageRecord> = self
-            .recorder
-            .take(MOST_RECORDS)
+        let taken = self.recorder.take(MOST_RECORDS);
+        // A full batch may have left some in the queue: then nothing is known to be complete.
+        let through = if taken.len() < MOST_RECORDS { now } else { progress.through };
+        let records: Vec<UsageRecord> = taken
             .into_iter()
             .map(|record| {
                 let bucket = buckets.start(&record.caller, record.at);

@@ -209,8 +209,11 @@ impl UsageGate {
         }
         let given_back = self.core.leases.give_back().await;
         let uses = self.core.callers.take_uses();
-        if !uses.is_empty() {
-            self.core.keys.mark_used(&uses).await?;
+        if !uses.is_empty()
+            && let Err(error) = self.core.keys.mark_used(&uses).await
+        {
+            // A hint for people is no reason to keep usage back.
+            tracing::warn!(error = &error as &dyn std::error::Error, "last uses were not written");
         }
         self.core.flusher.flush().await?;
         given_back

@@ -114,9 +114,11 @@ impl RateBucket {
 /// The rule, pure: the TAT after taking `units` at `now`, or nanoseconds to wait.
 fn step(tat: u64, spec: &RateSpec, now: u64, units: u64) -> Result<u64, u64> {
     let base = tat.max(now);
-    let after = base.saturating_add(spec.interval.saturating_mul(units));
+    let cost = spec.interval.saturating_mul(units);
+    let after = base.saturating_add(cost);
     let latest = now.saturating_add(spec.tolerance);
-    if after <= latest {
+    // What does not fit the clock any more is beyond every burst: saturated sums would let everything pass.
+    if after <= latest && after < u64::MAX {
         Ok(after)
     } else {
         // More than the burst never passes: the best moment is when the bucket is full.

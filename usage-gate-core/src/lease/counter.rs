@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 
 use super::{LeaseEntry, RateBucket};
 use crate::clock::Monotonic;
-use crate::period::Calendar;
+use crate::model::LimitKind;
+use crate::period::{Calendar, Period};
 use crate::store::{CounterId, WindowState};
 
 /// One counter and how it is kept.
@@ -69,8 +70,8 @@ pub(crate) struct QuotaCounter {
     waiting_units: AtomicU64,
     /// The most that one of those needs who have come since the driver last looked.
     needed: AtomicU64,
-    /// Cost that became known when no lease was open; the next lease begins with it.
-    pending_debt: AtomicU64,
+    /// Cost that became known when no lease of its period was open; the next one begins with it.
+    debt: Mutex<Option<Debt>>,
     /// Size of the next wish, and when it was last granted.
     want: AtomicU64,
     granted_at: AtomicU64,
@@ -87,6 +88,19 @@ const MOST_WANT: u64 = 1 << 24;
 /// Ticks (seconds) without use after which leases go back.
 const IDLE_TICKS: u64 = 30;
 const EXHAUSTED_NANOS: u64 = 1_000_000_000;
+/// Leases of one counter beyond which spent ones end although requests in flight hold them: a request looks through all.
+const MOST_LEASES: usize = 8;
+
+/// Which leases go back beside those that are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Return {
+    /// None.
+    Over,
+    /// All that requests in flight do not hold: nobody uses the counter.
+    Idle,
+    /// All: the node goes away.
+    All,
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every critical section here leaves the value whole, so a panic elsewhere does not spoil it.
@@ -103,7 +117,7 @@ impl QuotaCounter {
             free: AtomicU64::new(0),
             waiting_units: AtomicU64::new(0),
             needed: AtomicU64::new(0),
-            pending_debt: AtomicU64::new(0),
+            debt: Mutex::new(None),
             want: AtomicU64::new(LEAST_WANT),
             granted_at: AtomicU64::new(0),
             queued: AtomicBool::new(false),
@@ -144,20 +158,26 @@ impl QuotaCounter {
     /// Gives back (positive) or takes more (negative), on the lease that was taken from or another of its period.
     ///
     /// Moving the difference to another lease keeps the sums right (A2, B9): what one lease counts too much, the other counts too
-    /// little.
-    pub(crate) fn adjust(&self, from: Option<&Arc<LeaseEntry>>, units: i64) {
+    /// little. Where nothing was taken from a lease, `period` tells of which period the units are.
+    pub(crate) fn adjust(&self, from: Option<&Arc<LeaseEntry>>, units: i64, period: impl FnOnce() -> Option<Period>) {
         if units == 0 || from.is_some_and(|entry| entry.adjust(units)) {
             return;
         }
-        for entry in self.leases.load().iter() {
-            if from.is_none_or(|from| from.period == entry.period) && entry.adjust(units) {
-                return;
-            }
+        let Some(period) = from.map(|entry| entry.period).or_else(period) else { return };
+        if self.leases.load().iter().any(|entry| entry.period == period && entry.adjust(units)) {
+            return;
         }
-        if units < 0 {
-            self.pending_debt.fetch_add(units.unsigned_abs(), Ordering::AcqRel);
+        let mut debt = lock(&self.debt);
+        let known = debt.filter(|debt| debt.period == period).map_or(0, |debt| debt.units);
+        let later = debt.is_some_and(|debt| debt.period.start > period.start);
+        if units < 0 && !later {
+            *debt = Some(Debt { period, units: known.saturating_add(units.unsigned_abs()) });
+        } else if from.is_none() && known > 0 {
+            // What was never leased is undone where it was noted.
+            let left = known.saturating_sub(units.unsigned_abs());
+            *debt = (left > 0).then_some(Debt { period, units: left });
         }
-        // A credit for which no lease of its period is left is recorded with the request and not granted again.
+        // Any other credit is recorded with the request and not granted again: no lease of its period is left.
     }
 
     /// Whether a lease has just fallen below its low-water mark.
@@ -224,21 +244,28 @@ impl QuotaCounter {
             return None;
         }
         let waiting = self.waiting_units.load(Ordering::Acquire);
-        let debt = self.pending_debt.load(Ordering::Acquire);
+        let debt = lock(&self.debt).map_or(0, |debt| debt.units);
         let want = self.want.load(Ordering::Relaxed).max(waiting.saturating_add(debt));
         Some(Asking { want, needed })
     }
 
-    /// Leases that end here: past their deadline, spent and settled, or with less left than `too_small` for who waits.
-    pub(crate) fn leases_to_return(&self, now: Monotonic, too_small: u64, all: bool) -> LeaseSet {
+    /// Leases that end here: too small for who waits, spent, past their deadline, idle; at the drain all.
+    ///
+    /// A lease that requests in flight have taken from stays open for what they give back or owe, as long as there are few of them:
+    /// beyond that another lease of the period takes the difference.
+    pub(crate) fn leases_to_return(&self, now: Monotonic, too_small: u64, why: Return) -> LeaseSet {
         let leases = self.leases.load();
-        // The set holds one reference; more are requests in flight, which may still give back.
-        let settled = |entry: &Arc<LeaseEntry>| Arc::strong_count(entry) == 1;
+        // The set holds one reference; more are requests in flight.
+        let settled = |entry: &Arc<LeaseEntry>| Arc::strong_count(entry) == 1 || leases.len() > MOST_LEASES;
         let ended: LeaseSet = leases
             .iter()
             .filter(|entry| {
                 let left = entry.left(now);
-                all || now >= entry.deadline || left < too_small || (left == 0 && leases.len() > 1 && settled(entry))
+                let over = why == Return::Idle
+                    || now >= entry.deadline
+                    || entry.is_returning()
+                    || (left == 0 && leases.len() > 1);
+                why == Return::All || (left > 0 && left < too_small) || (over && settled(entry))
             })
             .map(Arc::clone)
             .collect();
@@ -305,7 +332,7 @@ impl QuotaCounter {
     }
 
     fn learn(&self, wanted: u64, granted: u64, answer: &Answer) {
-        if granted < wanted {
+        if granted < wanted && answer.window.is_none_or(|window| window.granted >= window.cap) {
             let until = answer.now.plus_nanos(EXHAUSTED_NANOS.min(answer.until_period_end));
             self.exhausted_until.store(until.0, Ordering::Release);
         } else {
@@ -331,14 +358,45 @@ impl QuotaCounter {
         self.answered.notify_waiters();
     }
 
-    /// Takes the debt over that the next lease begins with.
-    pub(crate) fn take_debt(&self) -> u64 {
-        self.pending_debt.swap(0, Ordering::AcqRel)
+    /// Takes the debt over with which a lease of this period begins. The debt of a period that has ended is on its records, and not carried
+    /// into the next.
+    pub(crate) fn take_debt(&self, period: Period) -> u64 {
+        let mut debt = lock(&self.debt);
+        match *debt {
+            Some(known) if known.period == period => {
+                *debt = None;
+                known.units
+            }
+            Some(known) if known.period.start < period.start => {
+                *debt = None;
+                0
+            }
+            _ => 0,
+        }
+    }
+
+    /// Books the debt on an open lease of its period, before all leases go back.
+    pub(crate) fn book_debt(&self) {
+        let open = self.leases.load();
+        let mut debt = lock(&self.debt);
+        if let Some(known) = *debt
+            && let Ok(units) = i64::try_from(known.units)
+            && open.iter().any(|entry| entry.period == known.period && entry.adjust(-units))
+        {
+            *debt = None;
+        }
     }
 
     pub(crate) fn has_debt(&self) -> bool {
-        self.pending_debt.load(Ordering::Acquire) > 0
+        lock(&self.debt).is_some()
     }
+}
+
+/// Units that were spent without a lease.
+#[derive(Debug, Clone, Copy)]
+struct Debt {
+    period: Period,
+    units: u64,
 }
 
 /// A wish for units.
@@ -360,33 +418,37 @@ pub(crate) struct Answer {
     pub(crate) until_period_end: u64,
 }
 
+/// The kind belongs to the name here: a limit that changes its kind must not go on with the state of the other.
+type CounterKey = (LimitKind, CounterId);
+
 /// All counters of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    all: Mutex<HashMap<CounterId, Arc<Counter>>>,
+    all: Mutex<HashMap<CounterKey, Arc<Counter>>>,
 }
 
 impl Counters {
     /// The counter of this id; made by `new` if there is none.
-    pub(crate) fn counter(&self, id: CounterId, new: impl FnOnce() -> CounterState) -> Arc<Counter> {
+    pub(crate) fn counter(&self, kind: LimitKind, id: CounterId, new: impl FnOnce() -> CounterState) -> Arc<Counter> {
         let mut all = lock(&self.all);
-        if let Some(known) = all.get(&id) {
+        let key = (kind, id);
+        if let Some(known) = all.get(&key) {
             return Arc::clone(known);
         }
-        let counter = Arc::new(Counter { id: id.clone(), state: new() });
-        all.insert(id, Arc::clone(&counter));
+        let counter = Arc::new(Counter { id: key.1.clone(), state: new() });
+        all.insert(key, Arc::clone(&counter));
         counter
     }
 
-    pub(crate) fn known(&self, id: &CounterId) -> Option<Arc<Counter>> {
-        lock(&self.all).get(id).map(Arc::clone)
+    pub(crate) fn known(&self, kind: LimitKind, id: CounterId) -> Option<Arc<Counter>> {
+        lock(&self.all).get(&(kind, id)).map(Arc::clone)
     }
 
     /// Counters of the same limit as `template`, whatever their subject.
-    pub(crate) fn of_limit(&self, template: &CounterId) -> Vec<Arc<Counter>> {
+    pub(crate) fn of_limit(&self, kind: LimitKind, template: &CounterId) -> Vec<Arc<Counter>> {
         let all = lock(&self.all);
         let same = |id: &CounterId| CounterId { subject: template.subject, ..id.clone() } == *template;
-        all.values().filter(|counter| same(&counter.id)).map(Arc::clone).collect()
+        all.iter().filter(|((of, id), _)| *of == kind && same(id)).map(|(_, counter)| Arc::clone(counter)).collect()
     }
 
     /// Every counter that is a quota.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::counter::Answer;
-use super::{Counter, CounterState, Counters, LeaseEntry, QuotaCounter};
+use super::{Counter, CounterState, Counters, LeaseEntry, QuotaCounter, Return};
 use crate::clock::{Clock, Monotonic};
 use crate::metrics::Metrics;
 use crate::store::{
@@ -119,6 +119,8 @@ impl LeaseDriver {
 
     /// Gives every lease back.
     pub(crate) async fn give_back(&self) -> Result<(), StoreError> {
+        // First a lease for what was spent without one, so that it is on the authority's books.
+        self.round(Round::Tick).await?;
         self.round(Round::Drain).await
     }
 
@@ -164,11 +166,14 @@ impl LeaseDriver {
     async fn send(&self, turn: &mut Option<Pending>, pending: Pending) -> Result<(), StoreError> {
         let sent = self.clock.monotonic();
         self.calls.fetch_add(1, Ordering::Relaxed);
+        // Kept before the await: who drops this future (abort, a client that left) must not drop the call.
+        let pending = turn.insert(pending);
         match self.store.lease(&pending.call).await {
             Ok(answer) => {
                 self.away.store(false, Ordering::Release);
                 self.metrics.lease_call(true);
-                self.take_in(&pending, &answer, sent);
+                self.take_in(pending, &answer, sent);
+                *turn = None;
                 Ok(())
             }
             Err(error) => {
@@ -180,8 +185,8 @@ impl LeaseDriver {
                         quota.fail(now);
                     }
                 }
-                if error.kind() == StoreErrorKind::Unavailable {
-                    *turn = Some(pending);
+                if error.kind() != StoreErrorKind::Unavailable {
+                    *turn = None;
                 }
                 Err(error)
             }
@@ -200,7 +205,7 @@ impl LeaseDriver {
             let begun = grant.filter(|(_, grant)| grant.units > 0).map(|(_, grant)| {
                 // Counted from when the question left, so that the deadline is never later than the authority's.
                 let deadline = sent.plus_nanos(until_end);
-                let debt = quota.take_debt();
+                let debt = quota.take_debt(grant.window.period);
                 Arc::new(LeaseEntry::new(grant.lease, grant.window.period, deadline, grant.units, debt))
             });
             quota.apply(
@@ -233,11 +238,18 @@ fn compose_part(
     let open = quota.open_leases();
     let spent = |entry: &Arc<LeaseEntry>| entry.used() > entry.reported.load(Ordering::Relaxed);
     let idle = round == Round::Tick && quota.is_idle(open.iter().any(spent));
-    let all = round == Round::Drain || (idle && !open.is_empty());
     drop(open);
+    let why = match round {
+        Round::Drain => Return::All,
+        _ if idle => Return::Idle,
+        _ => Return::Over,
+    };
+    if round == Round::Drain {
+        quota.book_debt();
+    }
 
     let too_small = asking.map_or(0, |asking| asking.needed);
-    let ended: Vec<Arc<LeaseEntry>> = quota.leases_to_return(now, too_small, all).into_vec();
+    let ended: Vec<Arc<LeaseEntry>> = quota.leases_to_return(now, too_small, why).into_vec();
     for entry in &ended {
         call.returns.push(LeaseReport { lease: entry.lease, used: entry.begin_return() });
     }

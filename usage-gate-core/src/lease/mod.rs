@@ -11,6 +11,6 @@ mod entry;
 pub(crate) mod ledger;
 
 pub(crate) use bucket::{RateBucket, RateSpec, RateTaken};
-pub(crate) use counter::{Counter, CounterState, Counters, QuotaCounter, QuotaTerms};
+pub(crate) use counter::{Counter, CounterState, Counters, QuotaCounter, QuotaTerms, Return};
 pub(crate) use driver::{LeaseDriver, LeaseQueue};
 pub(crate) use entry::LeaseEntry;

@@ -1,0 +1,444 @@
+//! Requests, leases, flushes and changes that meet at a bad moment: stores that fail, hang or answer late, one step at a time.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without fails it")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use usage_gate_core::UsageGate;
+use usage_gate_core::admission::{Admission, Admitted, Code, End, LimitState, LimitView, RequestHead, Settlement};
+use usage_gate_core::clock::ManualClock;
+use usage_gate_core::management::{self, Apply, LimitDraft, PlanDraft};
+use usage_gate_core::model::*;
+use usage_gate_core::period::{AnchorDay, Calendar, Zone};
+use usage_gate_core::secret::{CredentialId, Pepper};
+use usage_gate_core::store::memory::MemoryStore;
+use usage_gate_core::store::*;
+
+/// Faults of a store, switched on and off.
+#[derive(Debug, Default)]
+struct Faults {
+    sink_fails: AtomicBool,
+    quotas_fail: AtomicBool,
+    marks_fail: AtomicBool,
+    /// Answers are held back until `go`, after the store has done its work.
+    quotas_hang: AtomicBool,
+    keys_hang: AtomicBool,
+    /// Rings when an answer is held back.
+    held: Notify,
+    go: Notify,
+    records: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Faulty {
+    inner: MemoryStore,
+    faults: Arc<Faults>,
+}
+
+fn on(flag: &AtomicBool) -> bool {
+    flag.load(Ordering::SeqCst)
+}
+
+fn set(flag: &AtomicBool, value: bool) {
+    flag.store(value, Ordering::SeqCst);
+}
+
+impl Faults {
+    async fn hold(&self, flag: &AtomicBool) {
+        if on(flag) {
+            let go = self.go.notified();
+            self.held.notify_one();
+            go.await;
+        }
+    }
+
+    fn fail(flag: &AtomicBool) -> Result<(), StoreError> {
+        if on(flag) { Err(StoreError::unavailable("test", "switched off")) } else { Ok(()) }
+    }
+}
+
+#[async_trait::async_trait]
+impl UsageSink for Faulty {
+    async fn accept(&self, batch: &Batch) -> Result<u64, StoreError> {
+        Faults::fail(&self.faults.sink_fails)?;
+        self.faults.records.fetch_add(batch.records.len(), Ordering::SeqCst);
+        self.inner.accept(batch).await
+    }
+
+    async fn watermark(&self, stream: StreamId) -> Result<u64, StoreError> {
+        self.inner.watermark(stream).await
+    }
+}
+
+#[async_trait::async_trait]
+impl QuotaStore for Faulty {
+    fn promises(&self) -> QuotaPromises {
+        self.inner.promises()
+    }
+
+    async fn register(&self, node: &NodeIdentity) -> Result<(), StoreError> {
+        self.inner.register(node).await
+    }
+
+    async fn lease(&self, call: &LeaseCall) -> Result<LeaseAnswer, StoreError> {
+        Faults::fail(&self.faults.quotas_fail)?;
+        let answer = self.inner.lease(call).await;
+        if !call.requests.is_empty() {
+            self.faults.hold(&self.faults.quotas_hang).await;
+        }
+        answer
+    }
+
+    async fn windows(&self, queries: &[WindowQuery]) -> Result<Vec<WindowState>, StoreError> {
+        self.inner.windows(queries).await
+    }
+
+    async fn subjects(&self, template: &WindowQuery, most: usize) -> Result<Vec<(CounterId, WindowState)>, StoreError> {
+        self.inner.subjects(template, most).await
+    }
+}
+
+#[async_trait::async_trait]
+impl KeyStore for Faulty {
+    async fn resolve(&self, credential: &CredentialId) -> Result<Option<ResolvedKey>, StoreError> {
+        let resolved = self.inner.resolve(credential).await;
+        self.faults.hold(&self.faults.keys_hang).await;
+        resolved
+    }
+
+    async fn changes(&self, position: FeedPosition) -> Result<Changes, StoreError> {
+        self.inner.changes(position).await
+    }
+
+    async fn position(&self) -> Result<FeedPosition, StoreError> {
+        self.inner.position().await
+    }
+
+    async fn mark_used(&self, uses: &[LastUse]) -> Result<(), StoreError> {
+        Faults::fail(&self.faults.marks_fail)?;
+        self.inner.mark_used(uses).await
+    }
+}
+
+struct Stage {
+    gate: UsageGate,
+    store: MemoryStore,
+    faults: Arc<Faults>,
+    key: String,
+    key_id: KeyId,
+    tenant: Tenant,
+    plan: Plan,
+    clock: ManualClock,
+}
+
+fn limit(kind: LimitKind, meter: &str, units: u64, per: Option<Per>) -> Limit {
+    Limit {
+        name: "limit".into(),
+        kind,
+        meter: meter.into(),
+        units,
+        per,
+        burst: units,
+        counted_by: CountedBy::Tenant,
+        routes: None,
+        when_exceeded: WhenExceeded::Block,
+        store_away: StoreAway::Exact,
+    }
+}
+
+impl Stage {
+    async fn new(limits: Vec<Limit>) -> Arc<Self> {
+        let clock = ManualClock::at("2026-11-10T23:00:00Z".parse().unwrap());
+        let store = MemoryStore::new(clock.clock());
+        let now = clock.clock().wall();
+        let plan = Plan {
+            id: "plan".into(),
+            version: 1,
+            name: "Plan".into(),
+            currency: "USD".into(),
+            limits,
+            prices: Vec::new(),
+            created_at: now,
+        };
+        store.create_plan(&plan).await.unwrap();
+        let tenant = Tenant {
+            id: TenantId::generate(),
+            external_id: None,
+            name: "Acme".into(),
+            status: TenantStatus::Active,
+            plan: "plan".into(),
+            plan_version: 1,
+            calendar: Calendar::new(Zone::UTC, AnchorDay::FIRST),
+            metadata: "{}".into(),
+            created_at: now,
+            deleted_at: None,
+        };
+        store.create_tenant(&tenant).await.unwrap();
+        let faults = Arc::new(Faults::default());
+        let faulty = Arc::new(Faulty { inner: store.clone(), faults: Arc::clone(&faults) });
+        let gate = UsageGate::builder()
+            .accounts(Arc::new(store.clone()))
+            .reader(Arc::new(store.clone()))
+            .keys(faulty.clone())
+            .quotas(faulty.clone())
+            .usage(faulty)
+            .clock(clock.clock())
+            .pepper(Pepper::new(&[7; 32]))
+            .meter("rows")
+            .build()
+            .await
+            .unwrap();
+        let draft = management::KeyDraft {
+            name: "key".into(),
+            user: None,
+            environment: None,
+            scopes: Vec::new(),
+            allowed_addresses: Vec::new(),
+            expires_at: None,
+        };
+        let issued = management::create_key(&gate, tenant.id, draft).await.unwrap();
+        let (key, key_id) = (issued.text.to_string(), issued.key.id);
+        Arc::new(Self { gate, store, faults, key, key_id, tenant, plan, clock })
+    }
+
+    async fn admit(&self) -> Result<Admitted, Code> {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("x-api-key", self.key.parse().unwrap());
+        let method = http::Method::GET;
+        let head = RequestHead { method: &method, path: "/x", headers: &headers, client: None, content_length: None };
+        let admission = match self.gate.admit(&head) {
+            Admission::Waiting(waiting) => waiting.finish().await,
+            decided => decided,
+        };
+        match admission {
+            Admission::Admitted(admitted) => Ok(admitted),
+            Admission::Refused(refused) => Err(refused.refusal.code),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Admits in a task of its own.
+    fn admit_beside(self: &Arc<Self>) -> tokio::task::JoinHandle<Result<(), Code>> {
+        let stage = Arc::clone(self);
+        tokio::spawn(async move { stage.admit().await.map(|_| ()) })
+    }
+
+    async fn state(&self) -> LimitState {
+        let states = self.gate.limit_states(&self.tenant, &self.plan, LimitView::default()).await;
+        states.unwrap().remove(0)
+    }
+
+    /// The limit's state, once it is as wanted.
+    async fn state_becomes(&self, wanted: impl Fn(&LimitState) -> bool) -> LimitState {
+        let mut last = None;
+        for _ in 0..50 {
+            let state = self.state().await;
+            if wanted(&state) {
+                return state;
+            }
+            last = Some(state);
+            // The driver's second is real time.
+            tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>()).await.unwrap_err();
+        }
+        panic!("the limit never became as wanted: {last:?}");
+    }
+}
+
+fn end(admitted: Admitted, status: u16, stated: &[(MeterIndex, u64)]) {
+    admitted.settle(&Settlement { status: Some(status), end: End::Completed, bytes_in: 0, bytes_out: 0, stated });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_after_a_failed_one_ships_everything() {
+    let stage = Stage::new(Vec::new()).await;
+    set(&stage.faults.sink_fails, true);
+    end(stage.admit().await.unwrap(), 200, &[]);
+    assert!(stage.gate.ship().await.is_err());
+    for _ in 0..5 {
+        end(stage.admit().await.unwrap(), 200, &[]);
+    }
+    set(&stage.faults.sink_fails, false);
+    stage.gate.drain().await.unwrap();
+    assert_eq!((stage.faults.records.load(Ordering::SeqCst), stage.gate.numbers().unshipped), (6, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_in_the_middle_of_a_lease_call_loses_no_units() {
+    let stage = Stage::new(vec![limit(LimitKind::Quota, "requests", 1_000, Some(Per::Month))]).await;
+    set(&stage.faults.quotas_hang, true);
+    let waiting = stage.admit_beside();
+    stage.faults.held.notified().await;
+    set(&stage.faults.quotas_hang, false);
+    stage.gate.drain().await.unwrap();
+    assert!(matches!(waiting.await.unwrap(), Err(Code::Draining | Code::StoreUnavailable)));
+    let state = stage.state().await;
+    assert_eq!((state.used, state.reserved), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hangs_up_while_limits_are_read_takes_no_call_along() {
+    let stage = Stage::new(vec![limit(LimitKind::Quota, "requests", 1_000, Some(Per::Month))]).await;
+    set(&stage.faults.quotas_fail, true);
+    assert_eq!(stage.admit().await.err(), Some(Code::StoreUnavailable));
+    set(&stage.faults.quotas_hang, true);
+    set(&stage.faults.quotas_fail, false);
+    // Whoever repeats the call, the reader's future is dropped while it is under way.
+    let read = tokio::time::timeout(Duration::from_millis(300), stage.state()).await;
+    assert!(read.is_err());
+    set(&stage.faults.quotas_hang, false);
+    stage.faults.go.notify_waiters();
+    stage.gate.drain().await.unwrap();
+    let state = stage.state().await;
+    assert_eq!((state.used, state.reserved), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_requests_in_flight_give_back_is_there_for_others() {
+    let stage = Stage::new(vec![limit(LimitKind::Quota, "requests", 10, Some(Per::Day))]).await;
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        held.push(stage.admit().await.unwrap());
+    }
+    stage.clock.advance_millis(1_100);
+    assert_eq!(stage.admit().await.err(), Some(Code::QuotaExceeded));
+    for admitted in held {
+        end(admitted, 500, &[]);
+    }
+    stage.clock.advance_millis(1_100);
+    assert_eq!(stage.admit().await.err(), None, "nothing was billed: all 10 units are there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a4_late_cost_is_booked_in_its_own_period() {
+    let stage = Stage::new(vec![limit(LimitKind::Quota, "rows", 10, Some(Per::Day))]).await;
+    let rows = stage.gate.meters().index("rows").unwrap();
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        held.push(stage.admit().await.unwrap());
+    }
+    stage.clock.advance_millis(1_100);
+    assert_eq!(stage.admit().await.err(), Some(Code::QuotaExceeded));
+    for admitted in held {
+        end(admitted, 200, &[(rows, 50)]);
+    }
+    let state = stage.state_becomes(|state| state.used == 500).await;
+    assert_eq!(state.over(), 490);
+    // An hour later it is another day.
+    stage.clock.advance_millis(3_700_000);
+    end(stage.admit().await.unwrap(), 200, &[(rows, 3)]);
+    stage.state_becomes(|state| state.used == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_debt_that_was_not_billed_is_undone() {
+    let mut allowed = limit(LimitKind::Quota, "requests", 1_000, Some(Per::Day));
+    allowed.when_exceeded = WhenExceeded::Allow;
+    let stage = Stage::new(vec![allowed]).await;
+    set(&stage.faults.quotas_fail, true);
+    for _ in 0..20 {
+        end(stage.admit().await.unwrap(), 500, &[]);
+    }
+    end(stage.admit().await.unwrap(), 200, &[]);
+    set(&stage.faults.quotas_fail, false);
+    stage.state_becomes(|state| state.used == 1).await;
+    stage.gate.drain().await.unwrap();
+    assert_eq!(stage.state().await.used, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fill_that_is_joined_late_serves_nothing_stale() {
+    let stage = Stage::new(Vec::new()).await;
+    set(&stage.faults.keys_hang, true);
+    let first = stage.admit_beside();
+    stage.faults.held.notified().await;
+    management::revoke_key(&stage.gate, stage.key_id, None).await.unwrap();
+    let second = stage.admit_beside();
+    // The second has no way to tell that it waits; give it the processor until it does.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    set(&stage.faults.keys_hang, false);
+    stage.faults.go.notify_waiters();
+    assert_eq!((first.await.unwrap(), second.await.unwrap()), (Err(Code::RevokedKey), Err(Code::RevokedKey)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_that_changes_its_kind_begins_anew() {
+    let stage = Stage::new(vec![limit(LimitKind::Concurrency, "requests", 5, None)]).await;
+    let open = stage.admit().await.unwrap();
+    let limit = LimitDraft {
+        name: "limit".into(),
+        kind: LimitKind::Rate,
+        meter: None,
+        units: 5,
+        per: Some(Per::Second),
+        burst: None,
+        counted_by: Some(CountedBy::Tenant),
+        routes: None,
+        when_exceeded: None,
+        store_away: None,
+    };
+    let plan =
+        PlanDraft { id: "plan".into(), name: "Plan".into(), currency: None, prices: Vec::new(), limits: vec![limit] };
+    management::replace_plan(&stage.gate, plan, Apply::Now).await.unwrap();
+    drop(open);
+    let mut passed = 0;
+    for _ in 0..100 {
+        if let Ok(admitted) = stage.admit().await {
+            end(admitted, 200, &[]);
+            passed += 1;
+        }
+    }
+    assert_eq!(passed, 5, "a rate of 5 a second, at one instant");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_node_is_no_reason_to_refuse() {
+    let stage = Stage::new(vec![limit(LimitKind::Quota, "requests", 40, Some(Per::Day))]).await;
+    let other = NodeIdentity { node: "other".into(), boot: StreamId::generate() };
+    stage.store.register(&other).await.unwrap();
+    let counter = CounterId {
+        tenant: stage.tenant.id,
+        subject: Subject::Tenant,
+        limit: "limit".into(),
+        meter: "requests".into(),
+        per: Per::Day,
+    };
+    let request = LeaseRequest {
+        lease: LeaseId::generate(),
+        counter,
+        calendar: stage.tenant.calendar.clone(),
+        cap: 40,
+        cap_version: 0,
+        want: 1,
+        beyond_cap: false,
+    };
+    let call = LeaseCall { node: other, reports: Vec::new(), returns: Vec::new(), requests: vec![request] };
+    stage.store.lease(&call).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..39 {
+        held.push(stage.admit().await.unwrap());
+    }
+    assert_eq!(stage.admit().await.err(), Some(Code::QuotaExceeded));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ships_usage_though_last_uses_cannot_be_written() {
+    let stage = Stage::new(Vec::new()).await;
+    end(stage.admit().await.unwrap(), 200, &[]);
+    set(&stage.faults.marks_fail, true);
+    stage.gate.drain().await.unwrap();
+    assert_eq!((stage.faults.records.load(Ordering::SeqCst), stage.gate.numbers().unshipped), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_rate_with_a_large_burst_is_a_limit() {
+    let mut slow = limit(LimitKind::Rate, "rows", 1, Some(Per::Hour));
+    slow.burst = 400_000;
+    let stage = Stage::new(vec![slow]).await;
+    let rows = stage.gate.meters().index("rows").unwrap();
+    end(stage.admit().await.unwrap(), 200, &[(rows, 900_000)]);
+    assert_eq!(stage.admit().await.err(), Some(Code::RateLimited));
+}
