@@ -18,7 +18,8 @@ use crate::model::{AddressRange, Meters, MetersError, StreamId};
 use crate::routes::{Route, RouteError, Routes};
 use crate::secret::{NoRandomness, Pepper};
 use crate::store::{
-    AccountStore, FeedPosition, KeyStore, NodeIdentity, QuotaStore, StoreError, StoreErrorKind, UsageReader, UsageSink,
+    AccountStore, Changed, FeedPosition, KeyStore, NodeIdentity, QuotaStore, StoreError, StoreErrorKind, UsageReader,
+    UsageSink,
 };
 
 /// Puts a [`UsageGate`] together; [`build`](Self::build) says what is missing or wrong.
@@ -322,14 +323,19 @@ fn start_tasks(core: &Arc<GateCore>, position: FeedPosition) {
     handles.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
 }
 
+/// How long known keys are served while the feed of changes is away: an hour.
+const MAX_STALE_NANOS: u64 = 3_600 * 1_000_000_000;
+
 /// C: applies changes of the key store's feed.
 async fn follow_changes(core: std::sync::Weak<GateCore>, mut position: FeedPosition) {
+    let mut away_since = None;
     loop {
         let Some(keys) = core.upgrade().map(|core| Arc::clone(&core.keys)) else { return };
         let changes = keys.changes(position).await;
         let Some(core) = core.upgrade() else { return };
         match changes {
             Ok(changes) => {
+                away_since = None;
                 core.callers.away.store(false, std::sync::atomic::Ordering::Relaxed);
                 for changed in &changes.items {
                     core.callers.apply(changed, core.clock.monotonic());
@@ -340,7 +346,11 @@ async fn follow_changes(core: std::sync::Weak<GateCore>, mut position: FeedPosit
                 let fatal = error.kind() == StoreErrorKind::Unusable;
                 tracing::warn!(error = &error as &dyn std::error::Error, fatal, "the feed of changes did not answer");
                 core.callers.away.store(true, std::sync::atomic::Ordering::Relaxed);
-                // Nothing is dropped: the position stays, so the next answer has what was missed, and known keys are served meanwhile.
+                // The position stays, so the next answer has what was missed, and known keys are served meanwhile; but not for ever.
+                let now = core.clock.monotonic();
+                if now.nanos_since(*away_since.get_or_insert(now)) > MAX_STALE_NANOS {
+                    core.callers.apply(&Changed::All, now);
+                }
                 drop(core);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
