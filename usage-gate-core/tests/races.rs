@@ -9,9 +9,8 @@ use tokio::sync::Notify;
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::{Admission, Admitted, Code, End, LimitState, LimitView, RequestHead, Settlement};
 use usage_gate_core::clock::ManualClock;
-use usage_gate_core::management::{self, Apply, LimitDraft, PlanDraft};
+use usage_gate_core::management::{self, Apply, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
 use usage_gate_core::model::*;
-use usage_gate_core::period::{AnchorDay, Calendar, Zone};
 use usage_gate_core::secret::{CredentialId, Pepper};
 use usage_gate_core::store::memory::MemoryStore;
 use usage_gate_core::store::*;
@@ -133,49 +132,15 @@ struct Stage {
     clock: ManualClock,
 }
 
-fn limit(kind: LimitKind, meter: &str, units: u64, per: Option<Per>) -> Limit {
-    Limit {
-        name: "limit".into(),
-        kind,
-        meter: meter.into(),
-        units,
-        per,
-        burst: units,
-        counted_by: CountedBy::Tenant,
-        routes: None,
-        when_exceeded: WhenExceeded::Block,
-        store_away: StoreAway::Exact,
-    }
+fn limit(kind: LimitKind, meter: &str, units: u64, per: Option<Per>) -> LimitDraft {
+    let counted_by = Some(CountedBy::Tenant);
+    LimitDraft { meter: Some(meter.into()), per, counted_by, ..LimitDraft::new("limit", kind, units) }
 }
 
 impl Stage {
-    async fn new(limits: Vec<Limit>) -> Arc<Self> {
+    async fn new(limits: Vec<LimitDraft>) -> Arc<Self> {
         let clock = ManualClock::at("2026-11-10T23:00:00Z".parse().unwrap());
         let store = MemoryStore::new(clock.clock());
-        let now = clock.clock().wall();
-        let plan = Plan {
-            id: "plan".into(),
-            version: 1,
-            name: "Plan".into(),
-            currency: "USD".into(),
-            limits,
-            prices: Vec::new(),
-            created_at: now,
-        };
-        store.create_plan(&plan).await.unwrap();
-        let tenant = Tenant {
-            id: TenantId::generate(),
-            external_id: None,
-            name: "Acme".into(),
-            status: TenantStatus::Active,
-            plan: "plan".into(),
-            plan_version: 1,
-            calendar: Calendar::new(Zone::UTC, AnchorDay::FIRST),
-            metadata: "{}".into(),
-            created_at: now,
-            deleted_at: None,
-        };
-        store.create_tenant(&tenant).await.unwrap();
         let faults = Arc::new(Faults::default());
         let faulty = Arc::new(Faulty { inner: store.clone(), faults: Arc::clone(&faults) });
         let gate = UsageGate::builder()
@@ -190,15 +155,9 @@ impl Stage {
             .build()
             .await
             .unwrap();
-        let draft = management::KeyDraft {
-            name: "key".into(),
-            user: None,
-            environment: None,
-            scopes: Vec::new(),
-            allowed_addresses: Vec::new(),
-            expires_at: None,
-        };
-        let issued = management::create_key(&gate, tenant.id, draft).await.unwrap();
+        let plan = management::create_plan(&gate, PlanDraft::new("plan", limits)).await.unwrap();
+        let tenant = management::create_tenant(&gate, TenantDraft::new("Acme", "plan")).await.unwrap();
+        let issued = management::create_key(&gate, tenant.id, KeyDraft::new("key")).await.unwrap();
         let (key, key_id) = (issued.text.to_string(), issued.key.id);
         Arc::new(Self { gate, store, faults, key, key_id, tenant, plan, clock })
     }
@@ -217,6 +176,15 @@ impl Stage {
             Admission::Refused(refused) => Err(refused.refusal.code),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Requests that are all in flight together.
+    async fn admit_many(&self, requests: usize) -> Vec<Admitted> {
+        let mut held = Vec::with_capacity(requests);
+        for _ in 0..requests {
+            held.push(self.admit().await.unwrap());
+        }
+        held
     }
 
     /// Admits in a task of its own.
@@ -297,10 +265,7 @@ async fn who_hangs_up_while_limits_are_read_takes_no_call_along() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_requests_in_flight_give_back_is_there_for_others() {
     let stage = Stage::new(vec![limit(LimitKind::Quota, "requests", 10, Some(Per::Day))]).await;
-    let mut held = Vec::new();
-    for _ in 0..10 {
-        held.push(stage.admit().await.unwrap());
-    }
+    let held = stage.admit_many(10).await;
     stage.clock.advance_millis(1_100);
     assert_eq!(stage.admit().await.err(), Some(Code::QuotaExceeded));
     for admitted in held {
@@ -314,10 +279,7 @@ async fn what_requests_in_flight_give_back_is_there_for_others() {
 async fn a4_late_cost_is_booked_in_its_own_period() {
     let stage = Stage::new(vec![limit(LimitKind::Quota, "rows", 10, Some(Per::Day))]).await;
     let rows = stage.gate.meters().index("rows").unwrap();
-    let mut held = Vec::new();
-    for _ in 0..10 {
-        held.push(stage.admit().await.unwrap());
-    }
+    let held = stage.admit_many(10).await;
     stage.clock.advance_millis(1_100);
     assert_eq!(stage.admit().await.err(), Some(Code::QuotaExceeded));
     for admitted in held {
@@ -334,7 +296,7 @@ async fn a4_late_cost_is_booked_in_its_own_period() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_debt_that_was_not_billed_is_undone() {
     let mut allowed = limit(LimitKind::Quota, "requests", 1_000, Some(Per::Day));
-    allowed.when_exceeded = WhenExceeded::Allow;
+    allowed.when_exceeded = Some(WhenExceeded::Allow);
     let stage = Stage::new(vec![allowed]).await;
     set(&stage.faults.quotas_fail, true);
     for _ in 0..20 {
@@ -368,20 +330,7 @@ async fn a_fill_that_is_joined_late_serves_nothing_stale() {
 async fn a_limit_that_changes_its_kind_begins_anew() {
     let stage = Stage::new(vec![limit(LimitKind::Concurrency, "requests", 5, None)]).await;
     let open = stage.admit().await.unwrap();
-    let limit = LimitDraft {
-        name: "limit".into(),
-        kind: LimitKind::Rate,
-        meter: None,
-        units: 5,
-        per: Some(Per::Second),
-        burst: None,
-        counted_by: Some(CountedBy::Tenant),
-        routes: None,
-        when_exceeded: None,
-        store_away: None,
-    };
-    let plan =
-        PlanDraft { id: "plan".into(), name: "Plan".into(), currency: None, prices: Vec::new(), limits: vec![limit] };
+    let plan = PlanDraft::new("plan", vec![limit(LimitKind::Rate, "requests", 5, Some(Per::Second))]);
     management::replace_plan(&stage.gate, plan, Apply::Now).await.unwrap();
     drop(open);
     let mut passed = 0;
@@ -417,10 +366,7 @@ async fn a_second_node_is_no_reason_to_refuse() {
     };
     let call = LeaseCall { node: other, reports: Vec::new(), returns: Vec::new(), requests: vec![request] };
     stage.store.lease(&call).await.unwrap();
-    let mut held = Vec::new();
-    for _ in 0..39 {
-        held.push(stage.admit().await.unwrap());
-    }
+    let _held = stage.admit_many(39).await;
     assert_eq!(stage.admit().await.err(), Some(Code::QuotaExceeded));
 }
 
@@ -436,7 +382,7 @@ async fn a_drain_ships_usage_though_last_uses_cannot_be_written() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_rate_with_a_large_burst_is_a_limit() {
     let mut slow = limit(LimitKind::Rate, "rows", 1, Some(Per::Hour));
-    slow.burst = 400_000;
+    slow.burst = Some(400_000);
     let stage = Stage::new(vec![slow]).await;
     let rows = stage.gate.meters().index("rows").unwrap();
     end(stage.admit().await.unwrap(), 200, &[(rows, 900_000)]);

@@ -135,7 +135,7 @@ async fn the_upstreams_word_replaces_the_cost_and_is_stripped() {
 #[tokio::test]
 async fn cost_that_is_known_late_counts_against_the_next_request() {
     let mut quota = limit_quota("rows", 50);
-    quota.meter = "rows".into();
+    quota.meter = Some("rows".into());
     let stage = Stage::new(vec![quota]).await;
     for _ in 0..2 {
         let body = Scripted::of([Part::Data("x")]).header("x-usage-gate-cost", "rows=40");

@@ -3,15 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use usage_gate_core::UsageGate;
-use usage_gate_core::clock::Clock;
-use usage_gate_core::model::{
-    CountedBy, Environment, Key, KeyId, Limit, LimitKind, Per, Plan, Secret, StoreAway, Tenant, TenantId, TenantStatus,
-    WhenExceeded,
-};
-use usage_gate_core::period::{AnchorDay, Calendar, Zone};
+use usage_gate_core::management::{self, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
+use usage_gate_core::model::{LimitKind, Per, RequestId};
 use usage_gate_core::routes::Route;
 use usage_gate_core::secret::Pepper;
-use usage_gate_core::store::AccountStore;
 use usage_gate_core::store::sqlite::SqliteStore;
 
 /// The gate, its store (whose calls can be counted) and the text of its key.
@@ -41,79 +36,22 @@ pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 /// # Errors
 /// What the store or the gate says.
 pub async fn stage() -> Result<Stage, Box<dyn std::error::Error>> {
-    let id = KeyId::generate();
-    let folder = std::env::temp_dir().join(format!("usage-gate-bench-{id}"));
+    let folder = std::env::temp_dir().join(format!("usage-gate-bench-{}", RequestId::generate()));
     std::fs::create_dir_all(&folder)?;
     let store = SqliteStore::open(folder.join("usage-gate.db")).await?;
-    let now = Clock::system().wall();
-    let limit = |name: &str, kind, units, per, counted_by| Limit {
-        name: name.into(),
-        kind,
-        meter: "requests".into(),
-        units,
-        per: Some(per),
-        burst: units,
-        counted_by,
-        routes: None,
-        when_exceeded: WhenExceeded::Block,
-        store_away: StoreAway::Exact,
-    };
-    let plan = Plan {
-        id: "bench".into(),
-        version: 1,
-        name: "Bench".into(),
-        currency: "USD".into(),
-        limits: vec![
-            limit("burst", LimitKind::Rate, 1_000_000_000, Per::Second, CountedBy::Key),
-            limit("month", LimitKind::Quota, 1_000_000_000_000, Per::Month, CountedBy::Tenant),
-        ],
-        prices: Vec::new(),
-        created_at: now,
-    };
-    store.create_plan(&plan).await?;
-    let tenant = Tenant {
-        id: TenantId::generate(),
-        external_id: None,
-        name: "Bench".into(),
-        status: TenantStatus::Active,
-        plan: "bench".into(),
-        plan_version: 1,
-        calendar: Calendar::new(Zone::UTC, AnchorDay::FIRST),
-        metadata: "{}".into(),
-        created_at: now,
-        deleted_at: None,
-    };
-    store.create_tenant(&tenant).await?;
-    let pepper = Pepper::new(&*Pepper::generate_bytes()?);
-    let issued = pepper.issue("ug", Environment::Live)?;
-    let secret = Secret {
-        credential: issued.credential,
-        hash: issued.hash,
-        hint: issued.hint.clone(),
-        created_at: now,
-        expires_at: None,
-        last_used_at: None,
-    };
-    let key = Key {
-        id,
-        tenant: tenant.id,
-        user: None,
-        name: "bench".into(),
-        environment: Environment::Live,
-        scopes: vec!["search:read".parse()?],
-        secrets: vec![secret],
-        allowed_addresses: Vec::new(),
-        expires_at: None,
-        revoked_at: None,
-        revoke_reason: None,
-        created_at: now,
-    };
-    store.create_key(&key).await?;
     let gate = UsageGate::builder()
         .store(store.clone())
-        .pepper(pepper)
+        .pepper(Pepper::new(&*Pepper::generate_bytes()?))
         .route(Route::get("/v1/search").named("search").scope("search:read"))
         .build()
         .await?;
+    let limits = vec![
+        LimitDraft { per: Some(Per::Second), ..LimitDraft::new("burst", LimitKind::Rate, 1_000_000_000) },
+        LimitDraft { per: Some(Per::Month), ..LimitDraft::new("month", LimitKind::Quota, 1_000_000_000_000) },
+    ];
+    management::create_plan(&gate, PlanDraft::new("bench", limits)).await?;
+    let tenant = management::create_tenant(&gate, TenantDraft::new("Bench", "bench")).await?;
+    let draft = KeyDraft { scopes: vec!["search:read".to_owned()], ..KeyDraft::new("bench") };
+    let issued = management::create_key(&gate, tenant.id, draft).await?;
     Ok(Stage { gate, store, key: issued.text.to_string(), folder })
 }

@@ -134,6 +134,9 @@ async fn a_key_without_the_routes_scope_is_refused() {
     assert_eq!(client.get(&format!("{}/open", gateway.url), "").await.status, 200);
     let answer = client.get(&format!("{}/elsewhere", gateway.url), &key).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "route_not_found"));
+    // Another server may read this as the public path, so that the wrong rule would have judged it.
+    let answer = client.get(&format!("{}/v1/%2e%2e/open", gateway.url), &key).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "invalid_request"));
 }
 
 #[tokio::test]

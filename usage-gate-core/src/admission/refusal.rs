@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::model::{Limit, Timestamp};
 use crate::period::Period;
+use crate::store::WindowState;
 
 /// Every code of a refusal, with its status and title in one table.
 macro_rules! codes {
@@ -140,6 +141,15 @@ impl LimitState {
     #[must_use]
     pub const fn remaining(&self) -> u64 {
         self.ceiling.saturating_sub(self.used).saturating_sub(self.reserved)
+    }
+
+    /// Takes over what the authority knows of a quota.
+    pub(crate) fn fill(&mut self, window: &WindowState) {
+        self.ceiling = window.cap;
+        self.used = window.used;
+        self.reserved = window.reserved();
+        self.period = Some(window.period);
+        self.resets_at = Some(window.period.end);
     }
 
     /// `max(0, used + reserved - limit)`.

@@ -70,23 +70,11 @@ impl GateCore {
         subject: String,
         now: Monotonic,
     ) -> LimitState {
-        let limit = Arc::clone(&compiled.limit);
-        let mut state = LimitState {
-            ceiling: limit.units,
-            limit,
-            subject,
-            subject_name: None,
-            subjects: None,
-            used: 0,
-            reserved: 0,
-            period: None,
-            resets_at: None,
-        };
+        let mut state = compiled.unused(subject);
         match &counter.state {
             CounterState::Open(open) => state.used = open.load(Ordering::Relaxed),
             CounterState::Rate(bucket) => {
                 let (remaining, next) = bucket.remaining(&compiled.rate, now);
-                state.ceiling = compiled.rate.burst();
                 state.used = state.ceiling.saturating_sub(remaining);
                 let next = i64::try_from(next.div_ceil(1_000)).unwrap_or(i64::MAX);
                 state.resets_at = (next > 0).then(|| self.wall_at(now).plus_micros(next));
@@ -96,9 +84,7 @@ impl GateCore {
                 state.period = period;
                 state.resets_at = period.map(|period| period.end);
                 if let Some(window) = quota.window().filter(|window| Some(window.period) == period) {
-                    state.ceiling = window.cap;
-                    state.used = window.used;
-                    state.reserved = window.reserved();
+                    state.fill(&window);
                 }
             }
         }
@@ -158,8 +144,27 @@ impl GateCore {
 
 impl CompiledLimit {
     fn standing(&self, remaining: u64, reset_seconds: Option<u64>) -> Standing<&str> {
-        let ceiling = if self.limit.kind == LimitKind::Rate { self.limit.burst } else { self.limit.units };
-        Standing { name: &self.name, ceiling, remaining, reset_seconds }
+        Standing { name: &self.name, ceiling: self.ceiling(), remaining, reset_seconds }
+    }
+
+    /// Units that may be used: the burst of a rate, else the limit's units.
+    fn ceiling(&self) -> u64 {
+        if self.limit.kind == LimitKind::Rate { self.limit.burst } else { self.limit.units }
+    }
+
+    /// The limit of a subject that has used nothing.
+    pub(super) fn unused(&self, subject: String) -> LimitState {
+        LimitState {
+            ceiling: self.ceiling(),
+            limit: Arc::clone(&self.limit),
+            subject,
+            subject_name: None,
+            subjects: None,
+            used: 0,
+            reserved: 0,
+            period: None,
+            resets_at: None,
+        }
     }
 }
 

@@ -77,11 +77,11 @@ impl GateCore {
         limit: &CompiledLimit,
         id: &CounterId,
     ) -> Result<LimitState, StoreError> {
-        let mut state = blank(limit, subject_text(id));
+        let mut state = limit.unused(subject_text(id));
         if limit.limit.kind == LimitKind::Quota {
             let query = WindowQuery { counter: id.clone(), calendar: tenant.calendar.clone(), cap: limit.limit.units };
             if let Some(window) = self.quotas.windows(&[query]).await?.first() {
-                fill_window(&mut state, window);
+                state.fill(window);
             }
         } else if let Some(counter) = self.counters.known(limit.limit.kind, id.clone()) {
             state = self.state_of(limit, &counter, state.subject, self.clock.monotonic());
@@ -100,9 +100,9 @@ impl GateCore {
                 WindowQuery { counter: template.clone(), calendar: tenant.calendar.clone(), cap: limit.limit.units };
             let known = self.quotas.subjects(&query, MOST_SUBJECTS).await?;
             let count = known.len();
-            let Some((id, window)) = known.into_iter().next() else { return Ok(blank(limit, String::new())) };
-            let mut state = blank(limit, subject_text(&id));
-            fill_window(&mut state, &window);
+            let Some((id, window)) = known.into_iter().next() else { return Ok(limit.unused(String::new())) };
+            let mut state = limit.unused(subject_text(&id));
+            state.fill(&window);
             (state, id.subject, count)
         } else {
             let now = self.clock.monotonic();
@@ -113,7 +113,7 @@ impl GateCore {
                 CounterState::Open(open) => limit.limit.units.saturating_sub(open.load(Ordering::Relaxed)),
                 CounterState::Quota(_) => u64::MAX,
             };
-            let Some(counter) = known.into_iter().min_by_key(free) else { return Ok(blank(limit, String::new())) };
+            let Some(counter) = known.into_iter().min_by_key(free) else { return Ok(limit.unused(String::new())) };
             let state = self.state_of(limit, &counter, subject_text(&counter.id), now);
             (state, counter.id.subject, count)
         };
@@ -130,28 +130,6 @@ impl GateCore {
             Subject::Tenant | Subject::User(None) | Subject::Ip(_) => None,
         })
     }
-}
-
-fn blank(limit: &CompiledLimit, subject: String) -> LimitState {
-    LimitState {
-        ceiling: if limit.limit.kind == LimitKind::Rate { limit.limit.burst } else { limit.limit.units },
-        limit: Arc::clone(&limit.limit),
-        subject,
-        subject_name: None,
-        subjects: None,
-        used: 0,
-        reserved: 0,
-        period: None,
-        resets_at: None,
-    }
-}
-
-fn fill_window(state: &mut LimitState, window: &crate::store::WindowState) {
-    state.ceiling = window.cap;
-    state.used = window.used;
-    state.reserved = window.reserved();
-    state.period = Some(window.period);
-    state.resets_at = Some(window.period.end);
 }
 
 fn subject_text(id: &CounterId) -> String {

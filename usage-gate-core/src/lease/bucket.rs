@@ -32,10 +32,6 @@ impl RateSpec {
         let interval = ticks.div_ceil(units.max(1)).max(1);
         Self { interval, tolerance: interval.saturating_mul(burst), burst }
     }
-
-    pub(crate) const fn burst(&self) -> u64 {
-        self.burst
-    }
 }
 
 /// The state of one rate for one subject.

@@ -21,6 +21,21 @@ pub struct KeyDraft {
     pub expires_at: Option<Timestamp>,
 }
 
+impl KeyDraft {
+    /// A live key without a user, scopes or end.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            user: None,
+            environment: None,
+            scopes: Vec::new(),
+            allowed_addresses: Vec::new(),
+            expires_at: None,
+        }
+    }
+}
+
 /// A change of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "the members are those of `Key`")]

@@ -24,6 +24,31 @@ pub struct LimitDraft {
     pub store_away: Option<StoreAway>,
 }
 
+impl LimitDraft {
+    /// A limit with every default; set what differs.
+    ///
+    /// ```
+    /// # use usage_gate_core::{management::LimitDraft, model::{LimitKind, Per}};
+    /// let month = LimitDraft { per: Some(Per::Month), ..LimitDraft::new("month", LimitKind::Quota, 1_000) };
+    /// assert_eq!(month.meter, None, "requests");
+    /// ```
+    #[must_use]
+    pub fn new(name: impl Into<String>, kind: LimitKind, units: u64) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            meter: None,
+            units,
+            per: None,
+            burst: None,
+            counted_by: None,
+            routes: None,
+            when_exceeded: None,
+            store_away: None,
+        }
+    }
+}
+
 /// A plan as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the members are those of `Plan`")]
@@ -33,6 +58,15 @@ pub struct PlanDraft {
     pub currency: Option<String>,
     pub limits: Vec<LimitDraft>,
     pub prices: Vec<Price>,
+}
+
+impl PlanDraft {
+    /// A plan with these limits and no prices, named as its id.
+    #[must_use]
+    pub fn new(id: impl Into<String>, limits: Vec<LimitDraft>) -> Self {
+        let id = id.into();
+        Self { name: id.clone(), id, currency: None, limits, prices: Vec::new() }
+    }
 }
 
 /// Whom a new version of a plan is for.

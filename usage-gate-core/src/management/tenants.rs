@@ -20,6 +20,21 @@ pub struct TenantDraft {
     pub metadata: Option<String>,
 }
 
+impl TenantDraft {
+    /// A tenant on a plan, in UTC, its months from the first.
+    #[must_use]
+    pub fn new(name: impl Into<String>, plan: impl Into<String>) -> Self {
+        Self {
+            external_id: None,
+            name: name.into(),
+            plan: plan.into(),
+            time_zone: None,
+            anchor_day: None,
+            metadata: None,
+        }
+    }
+}
+
 /// A change of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "the members are those of `Tenant`")]

@@ -14,12 +14,13 @@ use tower::{Layer, ServiceExt};
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::LimitView;
 use usage_gate_core::clock::Clock;
-use usage_gate_core::model::*;
-use usage_gate_core::period::{AnchorDay, Calendar, Period, Zone};
+use usage_gate_core::management::{self, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
+use usage_gate_core::model::{LimitKind, Per, Plan, Tenant, Timestamp};
+use usage_gate_core::period::{Period, Zone};
 use usage_gate_core::routes::Route;
 use usage_gate_core::secret::Pepper;
 use usage_gate_core::store::memory::MemoryStore;
-use usage_gate_core::store::{AccountStore, Dimension, UsageQuery};
+use usage_gate_core::store::{Dimension, UsageQuery};
 use usage_gate_tower::{RequestBody, ResponseBody, UsageGateLayer};
 
 pub(crate) struct Stage {
@@ -105,31 +106,16 @@ impl Body for Scripted {
     }
 }
 
-fn limit(name: &str, kind: LimitKind, units: u64, per: Option<Per>, burst: u64) -> Limit {
-    Limit {
-        name: name.into(),
-        kind,
-        meter: "requests".into(),
-        units,
-        per,
-        burst,
-        counted_by: CountedBy::Tenant,
-        routes: None,
-        when_exceeded: WhenExceeded::Block,
-        store_away: StoreAway::Exact,
-    }
+pub(crate) fn limit_quota(name: &str, units: u64) -> LimitDraft {
+    LimitDraft { per: Some(Per::Month), ..LimitDraft::new(name, LimitKind::Quota, units) }
 }
 
-pub(crate) fn limit_quota(name: &str, units: u64) -> Limit {
-    limit(name, LimitKind::Quota, units, Some(Per::Month), units)
+pub(crate) fn limit_rate(name: &str, units: u64, burst: u64) -> LimitDraft {
+    LimitDraft { per: Some(Per::Hour), burst: Some(burst), ..LimitDraft::new(name, LimitKind::Rate, units) }
 }
 
-pub(crate) fn limit_rate(name: &str, units: u64, burst: u64) -> Limit {
-    limit(name, LimitKind::Rate, units, Some(Per::Hour), burst)
-}
-
-pub(crate) fn limit_open(name: &str, units: u64) -> Limit {
-    limit(name, LimitKind::Concurrency, units, None, units)
+pub(crate) fn limit_open(name: &str, units: u64) -> LimitDraft {
+    LimitDraft::new(name, LimitKind::Concurrency, units)
 }
 
 /// A request with a body of `text`, its length announced or not.
@@ -140,62 +126,17 @@ pub(crate) fn post(key: &str, text: &'static str, sized: bool) -> Request<Script
 }
 
 impl Stage {
-    pub(crate) async fn new(limits: Vec<Limit>) -> Self {
+    pub(crate) async fn new(limits: Vec<LimitDraft>) -> Self {
         Self::with_routes(limits, Vec::new()).await
     }
 
-    pub(crate) async fn with_routes(limits: Vec<Limit>, routes: Vec<Route>) -> Self {
-        let now = Clock::system().wall();
+    pub(crate) async fn with_routes(limits: Vec<LimitDraft>, routes: Vec<Route>) -> Self {
         let store = MemoryStore::new(Clock::system());
-        let plan = Plan {
-            id: "plan".into(),
-            version: 1,
-            name: "Plan".into(),
-            currency: "USD".into(),
-            limits,
-            prices: Vec::new(),
-            created_at: now,
-        };
-        store.create_plan(&plan).await.unwrap();
-        let tenant = Tenant {
-            id: TenantId::generate(),
-            external_id: None,
-            name: "Acme".into(),
-            status: TenantStatus::Active,
-            plan: "plan".into(),
-            plan_version: 1,
-            calendar: Calendar::new(Zone::UTC, AnchorDay::FIRST),
-            metadata: "{}".into(),
-            created_at: now,
-            deleted_at: None,
-        };
-        store.create_tenant(&tenant).await.unwrap();
         let pepper = Pepper::new(&[7; 32]);
-        let issued = pepper.issue("ug", Environment::Live).unwrap();
-        let secret = Secret {
-            credential: issued.credential,
-            hash: issued.hash,
-            hint: issued.hint.clone(),
-            created_at: now,
-            expires_at: None,
-            last_used_at: None,
-        };
-        let key = Key {
-            id: KeyId::generate(),
-            tenant: tenant.id,
-            user: None,
-            name: "key".into(),
-            environment: Environment::Live,
-            scopes: Vec::new(),
-            secrets: vec![secret],
-            allowed_addresses: Vec::new(),
-            expires_at: None,
-            revoked_at: None,
-            revoke_reason: None,
-            created_at: now,
-        };
-        store.create_key(&key).await.unwrap();
         let gate = UsageGate::builder().store(store).pepper(pepper).meter("rows").routes(routes).build().await.unwrap();
+        let plan = management::create_plan(&gate, PlanDraft::new("plan", limits)).await.unwrap();
+        let tenant = management::create_tenant(&gate, TenantDraft::new("Acme", "plan")).await.unwrap();
+        let issued = management::create_key(&gate, tenant.id, KeyDraft::new("key")).await.unwrap();
         Self { gate, key: issued.text.to_string(), tenant, plan, calls: Arc::default() }
     }
 
