@@ -11,6 +11,7 @@ use usage_gate_core::admission::{Admission, Admitted, Code, End, LimitState, Lim
 use usage_gate_core::clock::ManualClock;
 use usage_gate_core::management::{self, Apply, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
 use usage_gate_core::model::*;
+use usage_gate_core::routes::Route;
 use usage_gate_core::secret::{CredentialId, Pepper};
 use usage_gate_core::store::memory::MemoryStore;
 use usage_gate_core::store::*;
@@ -24,6 +25,7 @@ struct Faults {
     /// Answers are held back until `go`, after the store has done its work.
     quotas_hang: AtomicBool,
     keys_hang: AtomicBool,
+    quotas_slow: AtomicBool,
     /// Rings when an answer is held back.
     held: Notify,
     go: Notify,
@@ -83,6 +85,10 @@ impl QuotaStore for Faulty {
 
     async fn lease(&self, call: &LeaseCall) -> Result<LeaseAnswer, StoreError> {
         Faults::fail(&self.faults.quotas_fail)?;
+        if on(&self.faults.quotas_slow) {
+            // As long as a database takes: others come and wait meanwhile.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let answer = self.inner.lease(call).await;
         if !call.requests.is_empty() {
             self.faults.hold(&self.faults.quotas_hang).await;
@@ -152,6 +158,8 @@ impl Stage {
             .clock(clock.clock())
             .pepper(Pepper::new(&[7; 32]))
             .meter("rows")
+            .route(Route::any("/x").named("x"))
+            .route(Route::any("/costly").named("costly").cost(3))
             .build()
             .await
             .unwrap();
@@ -163,10 +171,14 @@ impl Stage {
     }
 
     async fn admit(&self) -> Result<Admitted, Code> {
+        self.admit_to("/x").await
+    }
+
+    async fn admit_to(&self, path: &str) -> Result<Admitted, Code> {
         let mut headers = http::HeaderMap::new();
         headers.insert("x-api-key", self.key.parse().unwrap());
         let method = http::Method::GET;
-        let head = RequestHead { method: &method, path: "/x", headers: &headers, client: None, content_length: None };
+        let head = RequestHead { method: &method, path, headers: &headers, client: None, content_length: None };
         let admission = match self.gate.admit(&head) {
             Admission::Waiting(waiting) => waiting.finish().await,
             decided => decided,
@@ -387,4 +399,41 @@ async fn a_slow_rate_with_a_large_burst_is_a_limit() {
     let rows = stage.gate.meters().index("rows").unwrap();
     end(stage.admit().await.unwrap(), 200, &[(rows, 900_000)]);
     assert_eq!(stage.admit().await.err(), Some(Code::RateLimited));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_and_too_small_is_told_to_all_who_wait() {
+    for _ in 0..10 {
+        let stage = Stage::new(vec![limit(LimitKind::Quota, "requests", 100, Some(Per::Month))]).await;
+        set(&stage.faults.quotas_slow, true);
+        let callers: Vec<_> = (0..64)
+            .map(|_| {
+                let stage = Arc::clone(&stage);
+                tokio::spawn(async move {
+                    let (mut passed, mut refused) = (0, Vec::new());
+                    // On and on, as clients do: some come while others wait for an answer.
+                    while refused.len() < 200 {
+                        match stage.admit_to("/costly").await {
+                            Ok(admitted) => {
+                                end(admitted, 200, &[]);
+                                passed += 1;
+                            }
+                            Err(code) => refused.push(code),
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                    (passed, refused)
+                })
+            })
+            .collect();
+        let mut total = 0;
+        for caller in callers {
+            let (passed, refused) = caller.await.unwrap();
+            assert!(refused.iter().all(|code| *code == Code::QuotaExceeded), "{refused:?}");
+            total += passed;
+        }
+        assert_eq!(total, 33, "of 100 units, 3 a call");
+        end(stage.admit().await.unwrap(), 200, &[]);
+        assert_eq!(stage.admit().await.err(), Some(Code::QuotaExceeded));
+    }
 }

@@ -233,13 +233,14 @@ impl QuotaCounter {
 
     // --- what only the driver calls ---
 
-    /// What to ask for; `None` if a lease that came meanwhile suffices for who waits.
+    /// What to ask for; `None` if the last answer suffices for who waits: a lease that is large enough, or the word that there is no more.
     ///
-    /// Without that look a lease would be returned, as too small, before those for whom it was asked had a chance to spend it.
+    /// Without that look a lease would be returned, as too small, before those for whom it was asked had a chance to spend it; and what is
+    /// left and too small for anybody would go back and forth, with everyone waiting for the next answer.
     pub(crate) fn begin_asking(&self, now: Monotonic) -> Option<Asking> {
         self.queued.store(false, Ordering::Release);
         let needed = self.needed.swap(0, Ordering::AcqRel);
-        if needed > 0 && self.can_serve(needed, now) {
+        if needed > 0 && (self.can_serve(needed, now) || self.is_exhausted(needed, now)) {
             self.answered.notify_waiters();
             return None;
         }
