@@ -69,6 +69,8 @@ impl From<ManagementError> for Problem {
                 let refusal = Refusal::new(Code::Conflict, format!("{field} {detail}"));
                 Self { refusal: Box::new(refusal), faults: Some(Invalid::at(format!("/{field}"), detail)) }
             }
+            ManagementError::Forbidden(detail) => Self::new(Code::Forbidden, detail),
+            ManagementError::Suspended => Self::new(Code::TenantSuspended, ManagementError::Suspended.to_string()),
             ManagementError::Store(error) => error.into(),
             other => {
                 tracing::error!(error = &other as &dyn std::error::Error, "management is not possible");

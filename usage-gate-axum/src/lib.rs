@@ -1,10 +1,11 @@
 //! UsageGate for Axum: the layer with the client's address, extractors, and the APIs as routers to nest.
 //!
 //! ```
-//! # use axum::{Router, routing::get}; use usage_gate_axum::{AdminTokens, Caller, Cost};
+//! # use axum::{Router, routing::get}; use usage_gate_axum::{AdminTokens, Caller, Cost, Portal};
 //! # use usage_gate_core::{UsageGate, clock::Clock, model::Meters, secret::Pepper, store::memory::MemoryStore};
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let gate = UsageGate::builder().store(MemoryStore::new(Clock::system())).pepper(Pepper::new(&[7; 32])).meter("rows").build().await?;
+//! let portal = Portal::new().public_url("https://api.example.com")?.name("Northwind API");
 //! async fn search(caller: Caller, cost: Cost) -> String {
 //!     cost.set("rows", 40);
 //!     format!("hello {}", caller.tenant)
@@ -13,8 +14,8 @@
 //! let app: Router = Router::new()
 //!     .route("/v1/search", get(search))
 //!     .layer(usage_gate_axum::layer(&gate))
-//!     .nest("/usage-gate", usage_gate_axum::self_service(&gate));
-//! let admin: Router = usage_gate_axum::admin(&gate, AdminTokens::new("a long random token"));
+//!     .merge(usage_gate_axum::portal(&gate, &portal));
+//! let admin: Router = usage_gate_axum::admin(&gate, AdminTokens::new("a long random token"), &portal);
 //! # drop((app, admin)); Ok(()) }
 //! ```
 
@@ -25,14 +26,20 @@ mod document;
 mod extract;
 mod health;
 mod idempotency;
+mod options;
 mod page;
 mod parameters;
+mod portal_state;
+mod reserved;
 mod self_service;
+mod session;
 mod show;
 
 pub use admin::{AdminTokens, admin};
 pub use client::{GateLayer, GateService, layer};
 pub use extract::{Caller, Cost, MissingLayer};
 pub use health::health;
-pub use self_service::self_service;
+pub use options::{Portal, PortalError};
+pub use reserved::portal;
+pub use session::Identity;
 pub use usage_gate_tower::{ClientAddress, GateContext};

@@ -15,6 +15,7 @@ pub(crate) fn plan(plan: &Plan) -> Value {
         "currency": plan.currency,
         "limits": plan.limits.iter().map(limit).collect::<Vec<_>>(),
         "prices": plan.prices,
+        "scopes": plan.scopes,
         "created_at": plan.created_at,
     })
 }

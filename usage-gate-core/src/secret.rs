@@ -266,7 +266,7 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
 }
 
 /// Digits without bias: bytes that would favour the first digits are drawn again.
-fn random_digits<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
+pub(crate) fn random_digits<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     let mut digits = Zeroizing::new([0u8; N]);
     let mut pool = Zeroizing::new([0u8; 64]);
     let mut used = pool.len();

@@ -3,6 +3,7 @@
 mod keys;
 mod limits;
 mod plans;
+mod portal_sessions;
 mod tenants;
 mod token;
 mod usage;
@@ -10,7 +11,7 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::extract::{FromRequestParts, Path};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, post};
@@ -22,9 +23,10 @@ pub use token::AdminTokens;
 
 use crate::answer::{self, Problem};
 use crate::idempotency::{self, Idempotency};
+use crate::options::Portal;
 
-/// The admin API under `/admin/v1`, for a listener that only operators reach.
-pub fn admin(gate: &UsageGate, tokens: AdminTokens) -> Router {
+/// The admin API under `/admin/v1`, for a listener that only operators reach. It makes links into `portal`.
+pub fn admin(gate: &UsageGate, tokens: AdminTokens, portal: &Portal) -> Router {
     let routes = Router::new()
         .route("/plans", get(plans::list).post(plans::create))
         .route("/plans/{id}", get(plans::read).put(plans::replace))
@@ -40,6 +42,8 @@ pub fn admin(gate: &UsageGate, tokens: AdminTokens) -> Router {
         .route("/keys/{id}/revoke", post(keys::revoke))
         .route("/keys/{id}/rotate", post(keys::rotate))
         .route("/usage", get(usage::read))
+        .route("/portal-sessions", post(portal_sessions::create))
+        .layer(Extension(portal_sessions::LinkBase::new(portal)))
         .with_state(gate.clone());
     let routes = routes.fallback(answer::no_such_path).method_not_allowed_fallback(answer::no_such_method);
     Router::new()

@@ -25,6 +25,7 @@ pub(super) struct PlanDocument {
     limits: Vec<LimitDocument>,
     #[serde(default)]
     prices: Vec<PriceDocument>,
+    scopes: Option<Vec<String>>,
     apply: Option<ApplyWord>,
     // Members of a plan as it is shown, so that a plan that was read can be changed and put back.
     version: Option<serde::de::IgnoredAny>,
@@ -144,7 +145,14 @@ fn draft(document: PlanDocument, id: String) -> Result<PlanDraft, Invalid> {
         when_exceeded: limit.when_exceeded,
         store_away: limit.store_away,
     });
-    Ok(PlanDraft { id, name: document.name, currency: document.currency, limits: limits.collect(), prices })
+    Ok(PlanDraft {
+        id,
+        name: document.name,
+        currency: document.currency,
+        limits: limits.collect(),
+        prices,
+        scopes: document.scopes,
+    })
 }
 
 /// The members that the model needs, and none of another's.

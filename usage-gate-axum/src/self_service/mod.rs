@@ -4,16 +4,10 @@ mod me;
 
 use axum::Router;
 use axum::routing::get;
-use usage_gate_core::UsageGate;
 
-use crate::answer;
+use crate::portal_state::PortalState;
 
-/// The self-service API, to be nested under the reserved prefix (`/usage-gate`). Its requests are never metered.
-pub fn self_service(gate: &UsageGate) -> Router {
-    Router::new()
-        .route("/v1/me", get(me::me))
-        .fallback(answer::no_such_path)
-        .method_not_allowed_fallback(answer::no_such_method)
-        .layer(axum::middleware::from_fn(answer::finish))
-        .with_state(gate.clone())
+/// The self-service API under `/v1`. Its requests are never metered.
+pub(crate) fn routes(_: &PortalState) -> Router<PortalState> {
+    Router::new().route("/v1/me", get(me::me))
 }

@@ -21,6 +21,7 @@
 //! | --- | --- |
 //! | `key_store_tests` | [`KeyStore`](crate::store::KeyStore) and [`AccountStore`] |
 //! | `account_store_tests` | the same two |
+//! | `session_store_tests` | [`SessionStore`](crate::store::SessionStore) |
 //! | `quota_store_tests` | [`QuotaStore`](crate::store::QuotaStore) |
 //! | `usage_store_tests` | [`UsageSink`](crate::store::UsageSink) and [`UsageReader`](crate::store::UsageReader) |
 //!
@@ -35,6 +36,7 @@
 pub mod accounts;
 pub mod keys;
 pub mod quotas;
+pub mod sessions;
 pub mod usage;
 
 use crate::model::{
@@ -46,7 +48,7 @@ use crate::secret::CredentialId;
 use crate::store::AccountStore;
 
 #[doc(inline)]
-pub use crate::{account_store_tests, key_store_tests, quota_store_tests, usage_store_tests};
+pub use crate::{account_store_tests, key_store_tests, quota_store_tests, session_store_tests, usage_store_tests};
 
 /// Makes a test of each named case.
 #[doc(hidden)]
@@ -88,6 +90,7 @@ pub(crate) fn plan(id: &str) -> Plan {
             store_away: StoreAway::Exact,
         }],
         prices: Vec::new(),
+        scopes: None,
         created_at: instant(),
     }
 }

@@ -18,8 +18,8 @@ use crate::model::{AddressRange, Meters, MetersError, StreamId};
 use crate::routes::{Route, RouteError, Routes};
 use crate::secret::{NoRandomness, Pepper};
 use crate::store::{
-    AccountStore, Changed, FeedPosition, KeyStore, NodeIdentity, QuotaStore, StoreError, StoreErrorKind, UsageReader,
-    UsageSink,
+    AccountStore, Changed, FeedPosition, KeyStore, NodeIdentity, QuotaStore, SessionStore, StoreError, StoreErrorKind,
+    UsageReader, UsageSink,
 };
 
 /// Puts a [`UsageGate`] together; [`build`](Self::build) says what is missing or wrong.
@@ -30,6 +30,7 @@ pub struct UsageGateBuilder {
     quotas: Option<Arc<dyn QuotaStore>>,
     usage: Option<Arc<dyn UsageSink>>,
     accounts: Option<Arc<dyn AccountStore>>,
+    sessions: Option<Arc<dyn SessionStore>>,
     reader: Option<Arc<dyn UsageReader>>,
     pepper: Option<Pepper>,
     pepper_file: Option<PathBuf>,
@@ -88,12 +89,13 @@ impl UsageGateBuilder {
     /// One store for everything.
     pub fn store<S>(self, store: S) -> Self
     where
-        S: KeyStore + QuotaStore + UsageSink + AccountStore + UsageReader + Clone,
+        S: KeyStore + QuotaStore + UsageSink + AccountStore + SessionStore + UsageReader + Clone,
     {
         self.keys(Arc::new(store.clone()))
             .quotas(Arc::new(store.clone()))
             .usage(Arc::new(store.clone()))
             .accounts(Arc::new(store.clone()))
+            .sessions(Arc::new(store.clone()))
             .reader(Arc::new(store))
     }
 
@@ -118,6 +120,12 @@ impl UsageGateBuilder {
     /// Management of accounts; without it there is no admin API.
     pub fn accounts(mut self, accounts: Arc<dyn AccountStore>) -> Self {
         self.accounts = Some(accounts);
+        self
+    }
+
+    /// Portal links and sessions; without it users sign in by the host's own login only.
+    pub fn sessions(mut self, sessions: Arc<dyn SessionStore>) -> Self {
+        self.sessions = Some(sessions);
         self
     }
 
@@ -279,6 +287,7 @@ impl UsageGateBuilder {
             keys,
             quotas,
             accounts: self.accounts,
+            sessions: self.sessions,
             reader: self.reader,
             flusher,
             draining: AtomicBool::new(false),

@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::model::{Meters, Plan, Tenant, Timestamp};
 use crate::routes::Routes;
 use crate::secret::Pepper;
-use crate::store::{AccountStore, Changed, KeyStore, QuotaStore, StoreError, UsageReader};
+use crate::store::{AccountStore, Changed, KeyStore, QuotaStore, SessionStore, StoreError, UsageReader};
 
 pub use builder::{BuildError, UsageGateBuilder};
 
@@ -70,6 +70,7 @@ pub(crate) struct GateCore {
     pub(crate) keys: Arc<dyn KeyStore>,
     pub(crate) quotas: Arc<dyn QuotaStore>,
     pub(crate) accounts: Option<Arc<dyn AccountStore>>,
+    sessions: Option<Arc<dyn SessionStore>>,
     reader: Option<Arc<dyn UsageReader>>,
     flusher: Arc<Flusher>,
     /// Leases went back: nothing is admitted any more.
@@ -287,6 +288,12 @@ impl UsageGate {
     #[must_use]
     pub fn accounts(&self) -> Option<&Arc<dyn AccountStore>> {
         self.core.accounts.as_ref()
+    }
+
+    /// Portal links and sessions, if a store for them was given.
+    #[must_use]
+    pub fn sessions(&self) -> Option<&Arc<dyn SessionStore>> {
+        self.core.sessions.as_ref()
     }
 
     /// Usage as dashboards read it, if a store for that was given.

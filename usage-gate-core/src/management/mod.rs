@@ -1,18 +1,30 @@
-//! The rules for plans, tenants, users and keys. Web layers translate to and from these; stores keep what comes of them.
+//! The rules for plans, tenants, users, keys and who may do what in the portal. Web layers translate to and from these; stores keep what comes of them.
 //!
 //! Every operation takes the gate, so that a committed change is dropped from its caches before the answer leaves.
 
 mod fields;
 mod invalid;
 mod keys;
+mod own_keys;
+mod own_usage;
+mod permissions;
 mod plans;
+mod sessions;
 mod tenants;
 mod users;
 
 pub use fields::Patch;
 pub use invalid::{Fault, Invalid};
 pub use keys::{IssuedToCaller, KeyDraft, KeyPatch, change_key, create_key, revoke_key, rotate_key};
+pub use own_keys::{
+    change_key_as, create_key_as, grantable_scopes, key_as, keys_as, revoke_key_as, rotate_key_as,
+};
+pub use own_usage::{NamedPeriod, limit_view_as, periods, usage_as};
+pub use permissions::{Actor, Reach};
 pub use plans::{Apply, LimitDraft, PlanDraft, create_plan, replace_plan};
+pub use sessions::{
+    BegunSession, LinkError, MadeLink, OpenSession, create_portal_link, end_session, redeem_portal_link, session,
+};
 pub use tenants::{TenantDraft, TenantPatch, change_tenant, create_tenant, delete_tenant, set_tenant_status};
 pub use users::{UserDraft, UserPatch, change_user, create_user, delete_user};
 
@@ -20,7 +32,7 @@ use std::sync::Arc;
 
 use crate::gate::UsageGate;
 use crate::secret::NoRandomness;
-use crate::store::{AccountStore, ChangeOutcome, StoreError, StoreErrorKind};
+use crate::store::{AccountStore, ChangeOutcome, SessionStore, StoreError, StoreErrorKind};
 
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +50,15 @@ pub enum ManagementError {
         /// The member.
         field: &'static str,
     },
+    /// The role of the user who asks does not permit it.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// The tenant of the user who asks is suspended.
+    #[error("the account is suspended: its users may look and revoke, and change nothing else")]
+    Suspended,
+    /// The gate was built without a session store.
+    #[error("this gate keeps no portal sessions: build it with a session store")]
+    NoSessions,
     /// The gate was built without an account store.
     #[error("this gate manages no accounts: build it with an account store")]
     NoAccounts,
@@ -66,6 +87,10 @@ impl From<Invalid> for ManagementError {
 
 fn accounts(gate: &UsageGate) -> Result<&Arc<dyn AccountStore>, ManagementError> {
     gate.accounts().ok_or(ManagementError::NoAccounts)
+}
+
+fn sessions(gate: &UsageGate) -> Result<&Arc<dyn SessionStore>, ManagementError> {
+    gate.sessions().ok_or(ManagementError::NoSessions)
 }
 
 fn outcome<T>(outcome: ChangeOutcome<T>, what: &'static str) -> Result<T, ManagementError> {

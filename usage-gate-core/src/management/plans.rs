@@ -58,6 +58,7 @@ pub struct PlanDraft {
     pub currency: Option<String>,
     pub limits: Vec<LimitDraft>,
     pub prices: Vec<Price>,
+    pub scopes: Option<Vec<String>>,
 }
 
 impl PlanDraft {
@@ -65,7 +66,7 @@ impl PlanDraft {
     #[must_use]
     pub fn new(id: impl Into<String>, limits: Vec<LimitDraft>) -> Self {
         let id = id.into();
-        Self { name: id.clone(), id, currency: None, limits, prices: Vec::new() }
+        Self { name: id.clone(), id, currency: None, limits, prices: Vec::new(), scopes: None }
     }
 }
 
@@ -138,9 +139,10 @@ fn checked(gate: &UsageGate, draft: PlanDraft) -> Result<Plan, Invalid> {
     for (at, price) in draft.prices.iter().enumerate().take(ENTRIES) {
         check_price(price, at, gate.meters(), &mut invalid);
     }
+    let scopes = draft.scopes.map(|texts| super::fields::scopes(&texts, &mut invalid));
     invalid.into_result()?;
     let created_at = gate.clock().wall();
-    Ok(Plan { id: draft.id, version: 1, name, currency, limits, prices: draft.prices, created_at })
+    Ok(Plan { id: draft.id, version: 1, name, currency, limits, prices: draft.prices, scopes, created_at })
 }
 
 fn check_limit(draft: LimitDraft, at: usize, meters: &Meters, invalid: &mut Invalid) -> Limit {

@@ -1,6 +1,6 @@
 //! Plans: a named, versioned set of limits and prices.
 
-use super::{Limit, Timestamp};
+use super::{Limit, Scope, Timestamp};
 use crate::price::Price;
 
 /// One version of a plan. A version never changes; a new one takes its place.
@@ -18,6 +18,9 @@ pub struct Plan {
     pub limits: Vec<Limit>,
     /// Prices a meter.
     pub prices: Vec<Price>,
+    /// Scopes that keys made by end users may hold; `None` for those that the gate's routes ask for. Operators are not bound by it.
+    #[serde(default)]
+    pub scopes: Option<Vec<Scope>>,
     /// When this version was made.
     pub created_at: Timestamp,
 }

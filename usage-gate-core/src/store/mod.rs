@@ -1,16 +1,17 @@
-//! The five storage traits and what implements them.
+//! The six storage traits and what implements them.
 //!
 //! Each has one job, so that a custom backend implements only what it has. [`KeyStore`], [`QuotaStore`] and [`UsageSink`]
 //! stand behind the request path, never on it: a key is resolved once and cached, units are leased in bulk, usage
-//! is shipped in batches. [`AccountStore`] and [`UsageReader`] serve management and dashboards.
+//! is shipped in batches. [`AccountStore`], [`SessionStore`] and [`UsageReader`] serve management, the portal and dashboards.
 //!
-//! Every backend has the same five file names: keys, quotas, usage, accounts, reader.
+//! Every backend has the same six file names: keys, quotas, usage, accounts, sessions, reader.
 
 mod accounts;
 mod error;
 mod keys;
 mod quotas;
 mod reader;
+mod sessions;
 mod usage;
 
 #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "a store in memory has no schema"))]
@@ -31,6 +32,7 @@ pub use quotas::{
     QuotaPromises, QuotaStore, Subject, WindowQuery, WindowState,
 };
 pub use reader::{Dimension, UsageItem, UsagePage, UsageQuery, UsageReader, Window};
+pub use sessions::{Redemption, SessionStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use usage::{Batch, Outcome, RefusalSum, RollupDelta, RollupKey, UnitTotals, UsageRecord, UsageSink};

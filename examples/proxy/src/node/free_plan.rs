@@ -33,6 +33,7 @@ pub(crate) async fn ensure(gate: &UsageGate) -> Result<(), StoreError> {
             limit("month", LimitKind::Quota, 10_000, Per::Month, 10_000, CountedBy::Tenant, StoreAway::Exact),
         ],
         prices: Vec::new(),
+        scopes: None,
         created_at: gate.clock().wall(),
     };
     accounts.create_plan(&plan).await

@@ -1,4 +1,4 @@
-//! The memory store: all five traits for one process, gone when it ends. For tests, trials and hosts that keep no usage.
+//! The memory store: all six traits for one process, gone when it ends. For tests, trials and hosts that keep no usage.
 //!
 //! The quotas are the ledger of `lease/ledger.rs` itself; accounts and keys share one lock, so that a change and its place in the feed are one step.
 
@@ -6,6 +6,7 @@ mod accounts;
 mod keys;
 mod quotas;
 mod reader;
+mod sessions;
 mod usage;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::lease::ledger::Ledger;
 use accounts::Accounts;
+use sessions::Sessions;
 use usage::Usage;
 
 /// Keeps everything in the memory of this process. Cheap to clone; clones share what is kept.
@@ -38,6 +40,7 @@ struct Inner {
     ledger: Mutex<Ledger>,
     usage: Mutex<Usage>,
     accounts: Mutex<Accounts>,
+    sessions: Mutex<Sessions>,
     /// Rings when the feed of changes has grown.
     fed: watch::Sender<()>,
 }
@@ -52,6 +55,7 @@ impl MemoryStore {
                 ledger: Mutex::default(),
                 usage: Mutex::default(),
                 accounts: Mutex::default(),
+                sessions: Mutex::default(),
                 fed: watch::Sender::new(()),
             }),
         }
@@ -73,6 +77,10 @@ impl MemoryStore {
 
     fn accounts(&self) -> MutexGuard<'_, Accounts> {
         self.inner.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept_sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes accounts, and wakes who waits for changes of the feed.
@@ -102,6 +110,9 @@ mod tests {
     }
     mod accounts {
         crate::conformance::account_store_tests!(super::fresh());
+    }
+    mod sessions {
+        crate::conformance::session_store_tests!(super::fresh());
     }
     mod quotas {
         crate::conformance::quota_store_tests!(super::fresh());

@@ -1,4 +1,4 @@
-//! The embedded store: all five traits in one SQLite file, for one node. Every commit is synced: an answer survives power loss.
+//! The embedded store: all six traits in one SQLite file, for one node. Every commit is synced: an answer survives power loss.
 //!
 //! Writes of all callers go through one thread that commits many of them at once (`writer`), because a synced commit takes
 //! milliseconds and one thread needs no lock. Reads run beside it on connections of their own (`readers`), each in one snapshot.
@@ -11,6 +11,7 @@ mod quotas;
 mod reader;
 mod readers;
 mod rows;
+mod sessions;
 mod usage;
 mod value;
 mod writer;

@@ -16,8 +16,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept a connection: more than there are.
 const MOST_STATEMENTS: usize = 128;
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
+    Migration { version: 2, name: "sessions", sql: include_str!("migrations/0002_sessions.sql") },
+];
 
 /// Opens the one connection that writes, and migrates.
 pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {

@@ -49,6 +49,9 @@ mod keys {
 mod accounts {
     crate::conformance::account_store_tests!(super::fresh().await);
 }
+mod sessions {
+    crate::conformance::session_store_tests!(super::fresh().await);
+}
 mod quotas {
     crate::conformance::quota_store_tests!(super::fresh().await);
 }
