@@ -14,7 +14,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
 use serde_json::{Value, json};
-use usage_gate_axum::{AdminTokens, Caller, Cost};
+use usage_gate_axum::{AdminTokens, Caller, Cost, Portal};
 use usage_gate_core::UsageGate;
 use usage_gate_core::routes::Route;
 use usage_gate_core::store::sqlite::SqliteStore;
@@ -50,12 +50,13 @@ async fn main() -> anyhow::Result<()> {
         .build() // gate
         .await?; // gate
 
+    let portal = Portal::new().public_url(format!("http://{}", options.listen))?; // gate
     let app = Router::new()
         .route("/v1/search", get(search))
         .layer(usage_gate_axum::layer(&gate)) // gate
-        .nest("/usage-gate", usage_gate_axum::self_service(&gate)) // gate
+        .merge(usage_gate_axum::portal(&gate, &portal)) // gate
         .into_make_service_with_connect_info::<SocketAddr>();
-    let admin = usage_gate_axum::admin(&gate, AdminTokens::new(&options.admin_token));
+    let admin = usage_gate_axum::admin(&gate, AdminTokens::new(&options.admin_token), &portal);
 
     let listener = tokio::net::TcpListener::bind(options.listen).await?;
     let admin_listener = tokio::net::TcpListener::bind(options.admin_listen).await?;

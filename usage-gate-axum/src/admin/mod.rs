@@ -11,10 +11,10 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::{Extension, Router};
 use axum::extract::{FromRequestParts, Path};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, post};
+use axum::{Extension, Router};
 use http::request::Parts;
 use usage_gate_core::UsageGate;
 use usage_gate_core::store::AccountStore;

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use usage_gate_axum::{AdminTokens, Caller, Cost, admin, health, self_service};
+use usage_gate_axum::{AdminTokens, Caller, Cost, Portal, admin, health, portal};
 use usage_gate_core::UsageGate;
 use usage_gate_core::clock::ManualClock;
 use usage_gate_core::routes::Route;
@@ -74,12 +74,13 @@ impl Stage {
             .await
             .unwrap();
         let api = Router::new().route("/v1/search", get(search)).layer(UsageGateLayer::new(&gate));
+        let options = Portal::new().public_url("https://api.example.com").unwrap();
         let router = Router::new()
-            .merge(admin(&gate, AdminTokens::new(TOKEN)))
+            .merge(admin(&gate, AdminTokens::new(TOKEN), &options))
             .merge(health(&gate))
             .merge(api)
             .route("/bare", get(bare))
-            .nest("/usage-gate", self_service(&gate));
+            .merge(portal(&gate, &options));
         Self { gate, clock, router }
     }
 

@@ -148,8 +148,7 @@ mod tests {
 
     #[track_caller]
     fn check(calendar: Calendar, made: &str, now: &str, expected: &[(&str, &str, &str)]) {
-        let tenant =
-            Tenant { calendar, created_at: at(made), ..conformance::tenant(&conformance::plan("starter")) };
+        let tenant = Tenant { calendar, created_at: at(made), ..conformance::tenant(&conformance::plan("starter")) };
         let found: Vec<_> = periods(&tenant, at(now))
             .into_iter()
             .map(|month| (month.name, month.period.start.to_string(), month.period.end.to_string()))

@@ -186,9 +186,8 @@ fn new_token() -> Result<Zeroizing<String>, NoRandomness> {
 /// Whether a browser can be sent there: nothing that runs in our page (`javascript:`), nothing relative, nothing that breaks a header.
 fn leads_back(url: &str) -> bool {
     let Ok(parsed) = url.parse::<Uri>() else { return false };
-    let host = parsed.authority().is_some_and(|authority| {
-        !authority.host().is_empty() && !authority.as_str().contains('@')
-    });
+    let host =
+        parsed.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
     host && matches!(parsed.scheme_str(), Some("http" | "https"))
         && url.len() <= MOST_URL
         && url.bytes().all(|b| b.is_ascii_graphic() && b != b'\\')

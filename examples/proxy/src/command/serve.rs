@@ -37,6 +37,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let loaded = load(arguments)?;
     // Before anything is bound or made: what is wrong here is wrong before the first request.
     loaded.meters_and_routes()?;
+    loaded.portal(loaded.config.server.listen)?;
     let upstream = loaded.config.upstream.url.clone();
     let upstream = upstream.context("no upstream: give --upstream URL, or upstream.url in the config")?;
 

@@ -18,7 +18,6 @@ const LATER: &[(&[&str], Option<&str>)] = &[
     (&["store", "valkey_file"], None),
     (&["store", "migrate"], Some("true")),
     (&["keys", "max_stale"], Some("1h")),
-    (&["portal"], None),
     (&["journal"], None),
     (&["routes", "*", "tokens"], None),
     (&["routes", "*", "bill_retries"], Some("each")),

@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn every_later_key_is_named_in_one_go() {
-        let fault = read_text("[portal]\n[journal]\n", &[]).unwrap_err();
+        let fault = read_text("[journal]\n[server.tls]\n", &[]).unwrap_err();
         assert_eq!(fault.lines().count(), 2, "{fault}");
     }
 

@@ -7,6 +7,7 @@ mod duration;
 mod env;
 mod later;
 mod load;
+mod portal;
 mod routes;
 mod size;
 mod url;
@@ -35,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) upstream: Upstream,
     pub(crate) store: Store,
     pub(crate) keys: Keys,
+    portal: portal::PortalConfig,
     pub(crate) admin: Admin,
     pub(crate) limits: Limits,
     pub(crate) meters: BTreeMap<String, MeterConfig>,

@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use usage_gate_axum::AdminTokens;
+use usage_gate_axum::{AdminTokens, Portal};
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::Code;
 
@@ -20,9 +20,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Everything that is served on it.
-pub(crate) fn router(gate: &UsageGate, tokens: AdminTokens, metrics: PrometheusHandle) -> Router {
+pub(crate) fn router(gate: &UsageGate, tokens: AdminTokens, portal: &Portal, metrics: PrometheusHandle) -> Router {
     Router::new()
-        .merge(usage_gate_axum::admin(gate, tokens))
+        .merge(usage_gate_axum::admin(gate, tokens, portal))
         .merge(usage_gate_axum::health(gate))
         .route(
             "/metrics",

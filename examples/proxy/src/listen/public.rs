@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
+use usage_gate_axum::Portal;
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::{Code, Refusal};
 use usage_gate_core::model::{AddressRange, RequestId};
@@ -40,10 +41,10 @@ pub(crate) struct Public {
 }
 
 impl Public {
-    pub(crate) fn new(config: &Config, gate: &UsageGate) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config, gate: &UsageGate, portal: &Portal) -> anyhow::Result<Self> {
         let reserved = config.server.reserved_prefix.clone();
         let ours = Router::new()
-            .nest(reserved.as_str(), usage_gate_axum::self_service(gate))
+            .merge(usage_gate_axum::portal(gate, portal))
             .fallback(|| async { refuse(Code::NotFound, "there is no such page").map(axum::body::Body::new) });
         Ok(Self {
             api: UsageGateLayer::new(gate).layer(Forward::new(config, gate)?),

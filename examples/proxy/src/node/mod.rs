@@ -106,10 +106,11 @@ impl Node {
         let gate = gate.build().await.context("gate")?;
         free_plan::ensure(&gate).await.context("the first plan")?;
 
-        let public = Public::new(&config, &gate)?;
-        let router = admin::router(&gate, AdminTokens::new(token), metrics.clone());
-        let drain = Drain::default();
         let addresses = (listeners.public.local_addr()?, listeners.admin.local_addr()?);
+        let portal = loaded.portal(addresses.0)?;
+        let public = Public::new(&config, &gate, &portal)?;
+        let router = admin::router(&gate, AdminTokens::new(token), &portal, metrics.clone());
+        let drain = Drain::default();
         drain.spawn({
             let (config, drain) = (config.clone(), drain.clone());
             async move { public.run(&config, listeners.public, drain).await }

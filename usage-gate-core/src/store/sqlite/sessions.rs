@@ -53,8 +53,7 @@ impl SessionStore for SqliteStore {
             connection
                 .prepare_cached("UPDATE portal_link SET used_at = ?2 WHERE hash = ?1")?
                 .execute((link.0, now.as_micros()))?;
-            let begun =
-                Session { hash: session, user, return_url, created_at: now, last_seen_at: now, ends_at };
+            let begun = Session { hash: session, user, return_url, created_at: now, last_seen_at: now, ends_at };
             put_session(connection, &begun)?;
             Ok(Redemption::Begun(begun))
         })
