@@ -1,6 +1,6 @@
 //! `Idempotency-Key` on `POST`: the same call twice is done once and answered twice.
 //!
-//! Answers are kept in memory for 24 hours, at most 10,000 of them, never on disk: the answer to a new key holds its text. A restart
+//! A name is its user's own: two users who choose the same one do not meet. Answers are kept in memory for 24 hours, at most 10,000 of them, never on disk: the answer to a new key holds its text. A restart
 //! forgets them.
 
 use std::collections::HashMap;
@@ -15,10 +15,11 @@ use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 use usage_gate_core::admission::Code;
 use usage_gate_core::clock::Clock;
-use usage_gate_core::model::Timestamp;
+use usage_gate_core::model::{Timestamp, UserId};
 
 use crate::answer::Problem;
 use crate::document;
+use crate::session::SignedIn;
 
 const KEPT_MICROS: i64 = 24 * 3_600 * 1_000_000;
 const MOST: usize = 10_000;
@@ -27,7 +28,16 @@ const MOST: usize = 10_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Idempotency {
     clock: Clock,
-    calls: Arc<Mutex<HashMap<(String, String), Call>>>,
+    calls: Arc<Mutex<HashMap<CallName, Call>>>,
+}
+
+/// Which call it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct CallName {
+    /// Who calls; `None` for operators.
+    user: Option<UserId>,
+    path: String,
+    key: String,
 }
 
 #[derive(Debug)]
@@ -43,7 +53,7 @@ impl Idempotency {
     }
 
     /// Begins a call; an answer if it was made before.
-    fn begin(&self, call: &(String, String), body: [u8; 32]) -> Result<Option<Response>, Problem> {
+    fn begin(&self, call: &CallName, body: [u8; 32]) -> Result<Option<Response>, Problem> {
         let now = self.clock.wall();
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = calls.get(call).filter(|known| known.began.plus_micros(KEPT_MICROS) > now) {
@@ -70,7 +80,7 @@ impl Idempotency {
         Ok(None)
     }
 
-    fn end(&self, call: &(String, String), answer: Option<(StatusCode, HeaderMap, Bytes)>) {
+    fn end(&self, call: &CallName, answer: Option<(StatusCode, HeaderMap, Bytes)>) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         match (answer, calls.get_mut(call)) {
             (Some(answer), Some(known)) => known.answer = Some(answer),
@@ -97,7 +107,8 @@ pub(crate) async fn replay(State(idempotency): State<Idempotency>, request: Requ
         Ok(body) => body,
         Err(problem) => return problem.into_response(),
     };
-    let call = (parts.uri.path().to_owned(), key);
+    let user = parts.extensions.get::<SignedIn>().map(|signed_in| signed_in.user.id);
+    let call = CallName { user, path: parts.uri.path().to_owned(), key };
     match idempotency.begin(&call, Sha256::digest(&body).into()) {
         Err(problem) => return problem.into_response(),
         Ok(Some(answer)) => return answer,

@@ -59,6 +59,15 @@ pub(crate) fn tenant(tenant: &Tenant, now: Timestamp) -> Value {
     })
 }
 
+/// A tenant as its own users see it: without the operator's notes, which are not for their eyes.
+pub(crate) fn own_tenant(tenant: &Tenant, now: Timestamp) -> Value {
+    let mut document = self::tenant(tenant, now);
+    if let Some(members) = document.as_object_mut() {
+        members.remove("metadata");
+    }
+    document
+}
+
 /// The tenant's month.
 pub(crate) fn period(tenant: &Tenant, now: Timestamp) -> Value {
     let period = tenant.calendar.period(Per::Month, now);

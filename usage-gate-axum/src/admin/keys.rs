@@ -3,58 +3,16 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::Value;
 use usage_gate_core::UsageGate;
-use usage_gate_core::management::{self, IssuedToCaller, KeyDraft, KeyPatch};
-use usage_gate_core::model::{Environment, Key, KeyId, TenantId, Timestamp, UserId};
+use usage_gate_core::management;
+use usage_gate_core::model::{KeyId, TenantId, UserId};
 
 use super::{PathText, accounts, id};
-use crate::answer::{Problem, json, ok};
-use crate::document::{Document, OptionalDocument, patch, present};
+use crate::answer::{Problem, ok};
+use crate::document::{Document, OptionalDocument};
+use crate::key_document::{KeyChange, KeyDocument, Revocation, Rotation, shown, with_text};
 use crate::parameters::Parameters;
 use crate::{page, show};
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct KeyDocument {
-    name: String,
-    user: Option<UserId>,
-    environment: Option<Environment>,
-    #[serde(default)]
-    scopes: Vec<String>,
-    #[serde(default)]
-    allowed_addresses: Vec<String>,
-    expires_at: Option<Timestamp>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct KeyChange {
-    #[serde(default, deserialize_with = "present")]
-    name: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    scopes: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "present")]
-    allowed_addresses: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "present")]
-    expires_at: Option<Option<Timestamp>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Revocation {
-    reason: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Rotation {
-    overlap_seconds: Option<u64>,
-}
-
-/// A day: long enough for a deployment that takes the new secret.
-const USUAL_OVERLAP: u64 = 86_400;
 
 pub(super) async fn list(
     State(gate): State<UsageGate>,
@@ -79,15 +37,7 @@ pub(super) async fn create(
     PathText(text): PathText,
     Document(document): Document<KeyDocument>,
 ) -> Result<Response, Problem> {
-    let draft = KeyDraft {
-        name: document.name,
-        user: document.user,
-        environment: document.environment,
-        scopes: document.scopes,
-        allowed_addresses: document.allowed_addresses,
-        expires_at: document.expires_at,
-    };
-    let issued = management::create_key(&gate, id(&text, "tenant")?, draft).await?;
+    let issued = management::create_key(&gate, id(&text, "tenant")?, document.draft()).await?;
     with_text(&gate, StatusCode::CREATED, &issued).await
 }
 
@@ -101,13 +51,7 @@ pub(super) async fn change(
     PathText(text): PathText,
     Document(document): Document<KeyChange>,
 ) -> Result<Response, Problem> {
-    let change = KeyPatch {
-        name: patch(document.name),
-        scopes: patch(document.scopes),
-        allowed_addresses: patch(document.allowed_addresses),
-        expires_at: patch(document.expires_at),
-    };
-    let key = management::change_key(&gate, id(&text, "key")?, change).await?;
+    let key = management::change_key(&gate, id(&text, "key")?, document.patch()).await?;
     Ok(ok(&shown(&gate, &key).await?))
 }
 
@@ -130,21 +74,6 @@ pub(super) async fn rotate(
     PathText(text): PathText,
     OptionalDocument(document): OptionalDocument<Rotation>,
 ) -> Result<Response, Problem> {
-    let overlap = document.overlap_seconds.unwrap_or(USUAL_OVERLAP);
-    let issued = management::rotate_key(&gate, id(&text, "key")?, overlap).await?;
+    let issued = management::rotate_key(&gate, id(&text, "key")?, document.overlap()).await?;
     with_text(&gate, StatusCode::OK, &issued).await
-}
-
-async fn shown(gate: &UsageGate, key: &Key) -> Result<Value, Problem> {
-    let mut shown = show::keys(gate, std::slice::from_ref(key)).await?;
-    Ok(shown.pop().unwrap_or_default())
-}
-
-/// The key with its text: the only answers that have it.
-async fn with_text(gate: &UsageGate, status: StatusCode, issued: &IssuedToCaller) -> Result<Response, Problem> {
-    let mut document = shown(gate, &issued.key).await?;
-    if let Some(members) = document.as_object_mut() {
-        members.insert("key".into(), issued.text.as_str().into());
-    }
-    Ok(json(status, &document))
 }

@@ -17,7 +17,8 @@ pub(super) async fn list(
     PathText(text): PathText,
     mut parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let view = LimitView { user: parameters.parsed::<UserId>("user"), key: parameters.parsed::<KeyId>("key") };
+    let (user, key) = (parameters.parsed::<UserId>("user"), parameters.parsed::<KeyId>("key"));
+    let view = LimitView { user, key, confined: false };
     parameters.finish()?;
     let id: TenantId = id(&text, "tenant")?;
     let accounts = accounts(&gate)?;

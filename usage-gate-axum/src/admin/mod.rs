@@ -11,11 +11,9 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, post};
 use axum::{Extension, Router};
-use http::request::Parts;
 use usage_gate_core::UsageGate;
 use usage_gate_core::store::AccountStore;
 
@@ -24,6 +22,7 @@ pub use token::AdminTokens;
 use crate::answer::{self, Problem};
 use crate::idempotency::{self, Idempotency};
 use crate::options::Portal;
+use crate::path::{PathText, id};
 
 /// The admin API under `/admin/v1`, for a listener that only operators reach. It makes links into `portal`.
 pub fn admin(gate: &UsageGate, tokens: AdminTokens, portal: &Portal) -> Router {
@@ -57,22 +56,4 @@ pub fn admin(gate: &UsageGate, tokens: AdminTokens, portal: &Portal) -> Router {
 
 fn accounts(gate: &UsageGate) -> Result<&Arc<dyn AccountStore>, Problem> {
     gate.accounts().ok_or_else(|| usage_gate_core::ManagementError::NoAccounts.into())
-}
-
-/// The text of the one parameter of a path. What is not UTF-8 names nothing.
-#[derive(Debug)]
-struct PathText(String);
-
-impl<S: Send + Sync> FromRequestParts<S> for PathText {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
-        path.map(|Path(text)| Self(text)).map_err(|_| Problem::not_found("entity"))
-    }
-}
-
-/// An id in a path; what is no id names nothing.
-fn id<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, Problem> {
-    text.parse().map_err(|_| Problem::not_found(what))
 }

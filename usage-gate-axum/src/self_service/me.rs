@@ -24,7 +24,7 @@ pub(crate) async fn me(State(gate): State<UsageGate>, request: Request) -> Resul
     let client = given.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip()));
     let caller = gate.authenticate(request.headers(), client).await?;
     let (resolved, now) = (&caller.source, gate.clock().wall());
-    let view = LimitView { user: caller.user, key: Some(caller.key) };
+    let view = LimitView { user: caller.user, key: Some(caller.key), confined: false };
     let limits = gate.limit_states(&resolved.tenant, &resolved.plan, view).await?;
     let user_name = resolved.user.as_ref().map(|user| user.name.as_str());
 
@@ -60,15 +60,10 @@ pub(crate) async fn me(State(gate): State<UsageGate>, request: Request) -> Resul
     }
     let usage =
         used.iter().map(|(meter, (units, requests))| json!({"meter": meter, "units": units, "requests": requests}));
-    let mut tenant = show::tenant(&resolved.tenant, now);
-    if let Some(members) = tenant.as_object_mut() {
-        // The operator's own notes are not for the customer's eyes.
-        members.remove("metadata");
-    }
     Ok(ok(&json!({
         "key": show::key(&resolved.key, user_name, now),
         "user": resolved.user.as_ref().map(show::user),
-        "tenant": tenant,
+        "tenant": show::own_tenant(&resolved.tenant, now),
         "plan": {"id": resolved.plan.id, "version": resolved.plan.version},
         "period": show::period(&resolved.tenant, now),
         "limits": limits.iter().map(problem::limit_state).collect::<Vec<_>>(),

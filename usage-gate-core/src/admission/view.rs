@@ -7,8 +7,8 @@ use super::LimitState;
 use super::caller::{CompiledLimit, CompiledPlan};
 use crate::gate::GateCore;
 use crate::lease::{Counter, CounterState};
-use crate::model::{CountedBy, KeyId, LimitKind, Per, Plan, Tenant, UserId};
-use crate::store::{CounterId, StoreError, Subject, WindowQuery};
+use crate::model::{CountedBy, Key, KeyId, LimitKind, Per, Plan, Tenant, UserId};
+use crate::store::{CounterId, PageRequest, StoreError, Subject, WindowQuery};
 
 /// Whose limits are asked for; neither is the tenant's view.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,10 +17,14 @@ pub struct LimitView {
     pub user: Option<UserId>,
     /// As this key sees them.
     pub key: Option<KeyId>,
+    /// No subject is shown but this `user` and their keys: neither how another stands nor what it is called.
+    pub confined: bool,
 }
 
 /// Subjects of one limit that are asked for, to find the tightest and to count them.
 const MOST_SUBJECTS: usize = 1_000;
+/// Keys of a confined view that are looked at.
+const MOST_KEYS: usize = 200;
 
 impl GateCore {
     /// States of all limits of the plan.
@@ -39,11 +43,52 @@ impl GateCore {
             view.user = accounts.key(key).await?.and_then(|key| key.user);
         }
         let compiled = CompiledPlan::new(plan, &self.routes, &self.meters);
+        let own = match view.key {
+            None if view.confined => Some(self.keys_of(tenant, view.user).await?),
+            _ => None,
+        };
         let mut states = Vec::with_capacity(compiled.limits.len());
         for limit in &compiled.limits {
-            states.push(self.limit_state(tenant, limit, view).await?);
+            let mut state = match (&own, limit.limit.counted_by) {
+                (Some(own), CountedBy::Key) => self.tightest_of(tenant, limit, own).await?,
+                _ => self.limit_state(tenant, limit, view).await?,
+            };
+            if view.confined && limit.limit.counted_by == CountedBy::Ip {
+                // How tight it is may be known, whose address it is not.
+                state.subject.clear();
+            }
+            states.push(state);
         }
         Ok(states)
+    }
+
+    /// The keys of a user that can be used.
+    async fn keys_of(&self, tenant: &Tenant, user: Option<UserId>) -> Result<Vec<Key>, StoreError> {
+        let (Some(user), Some(accounts)) = (user, &self.accounts) else { return Ok(Vec::new()) };
+        let page = PageRequest { after: None, size: MOST_KEYS };
+        let keys = accounts.keys(tenant.id, Some(user), &page).await?.items;
+        Ok(keys.into_iter().filter(|key| key.revoked_at.is_none()).collect())
+    }
+
+    /// The tightest of some keys.
+    async fn tightest_of(
+        &self,
+        tenant: &Tenant,
+        limit: &CompiledLimit,
+        keys: &[Key],
+    ) -> Result<LimitState, StoreError> {
+        let mut tightest: Option<LimitState> = None;
+        for key in keys {
+            let mut state =
+                self.state_of_subject(tenant, limit, &counter_id(tenant, limit, Subject::Key(key.id))).await?;
+            state.subject_name = Some(key.name.clone());
+            if tightest.as_ref().is_none_or(|tightest| state.remaining() < tightest.remaining()) {
+                tightest = Some(state);
+            }
+        }
+        let mut state = tightest.unwrap_or_else(|| limit.unused(String::new()));
+        state.subjects = u64::try_from(keys.len()).ok();
+        Ok(state)
     }
 
     async fn limit_state(
@@ -58,13 +103,7 @@ impl GateCore {
             CountedBy::Key => view.key.map(Subject::Key),
             CountedBy::Ip => None,
         };
-        let id = |subject| CounterId {
-            tenant: tenant.id,
-            subject,
-            limit: Arc::clone(&limit.name),
-            meter: limit.limit.meter.as_str().into(),
-            per: limit.limit.per.unwrap_or(Per::Second),
-        };
+        let id = |subject| counter_id(tenant, limit, subject);
         match single {
             Some(subject) => self.state_of_subject(tenant, limit, &id(subject)).await,
             None => self.tightest(tenant, limit, id(Subject::Tenant)).await,
@@ -129,6 +168,16 @@ impl GateCore {
             Subject::User(Some(user)) => accounts.user(user).await?.map(|user| user.name),
             Subject::Tenant | Subject::User(None) | Subject::Ip(_) => None,
         })
+    }
+}
+
+fn counter_id(tenant: &Tenant, limit: &CompiledLimit, subject: Subject) -> CounterId {
+    CounterId {
+        tenant: tenant.id,
+        subject,
+        limit: Arc::clone(&limit.name),
+        meter: limit.limit.meter.as_str().into(),
+        per: limit.limit.per.unwrap_or(Per::Second),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::fields::Patch;
+use super::own_usage::visible_user;
 use super::{
     Actor, Invalid, IssuedToCaller, KeyDraft, KeyPatch, ManagementError, Reach, accounts, change_key, create_key,
     revoke_key, rotate_key,
@@ -26,20 +27,23 @@ pub fn grantable_scopes(gate: &UsageGate, plan: &Plan) -> Vec<Scope> {
     }
 }
 
-/// The keys that a user sees, revoked ones too.
+/// The keys that a user sees, revoked ones too; of one user of the tenant if asked for.
 ///
 /// # Errors
-/// `NoAccounts`, `Store`.
+/// `NotFound` for a user who is not the tenant's, or whose keys are not shown; `NoAccounts`, `Store`.
 pub async fn keys_as(
     gate: &UsageGate,
     actor: &Actor,
     of: Option<UserId>,
     page: &PageRequest,
 ) -> Result<Page<Key>, ManagementError> {
+    if let Some(user) = of {
+        visible_user(gate, actor, user).await?;
+    }
     let of = match actor.sees_keys() {
         Reach::All => of,
-        Reach::Own if of.is_none_or(|user| user == actor.user) => Some(actor.user),
-        Reach::Own | Reach::Nothing => return Ok(Page { items: Vec::new(), more: false }),
+        Reach::Own => Some(actor.user),
+        Reach::Nothing => return Ok(Page { items: Vec::new(), more: false }),
     };
     Ok(accounts(gate)?.keys(actor.tenant, of, page).await?)
 }

@@ -78,11 +78,10 @@ pub async fn limit_view_as(
     key: Option<KeyId>,
 ) -> Result<LimitView, ManagementError> {
     check_subjects(gate, actor, user, key).await?;
-    let user = match actor.sees_usage() {
-        Reach::All => user,
-        Reach::Own | Reach::Nothing => Some(actor.user),
-    };
-    Ok(LimitView { user, key })
+    Ok(match actor.sees_usage() {
+        Reach::All => LimitView { user, key, confined: false },
+        Reach::Own | Reach::Nothing => LimitView { user: Some(actor.user), key, confined: true },
+    })
 }
 
 /// A month of a tenant's calendar.
@@ -127,7 +126,14 @@ async fn check_subjects(
     if let Some(key) = key {
         key_as(gate, actor, key).await?;
     }
-    let Some(user) = user else { return Ok(()) };
+    match user {
+        Some(user) => visible_user(gate, actor, user).await,
+        None => Ok(()),
+    }
+}
+
+/// A user whose keys and usage the actor is told apart; any other is as one who is not there.
+pub(super) async fn visible_user(gate: &UsageGate, actor: &Actor, user: UserId) -> Result<(), ManagementError> {
     let known = match actor.sees_usage() {
         Reach::All => accounts(gate)?.user(user).await?.is_some_and(|user| user.tenant == actor.tenant),
         Reach::Own => user == actor.user,
