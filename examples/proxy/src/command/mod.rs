@@ -9,6 +9,7 @@ mod log;
 mod serve;
 mod table;
 mod tenant;
+mod user;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -27,6 +28,9 @@ pub(crate) enum Command {
     /// Make and list tenants
     #[command(subcommand)]
     Tenant(tenant::Command),
+    /// Add and list users, make links to the portal
+    #[command(subcommand)]
+    User(user::Command),
     /// Make and list API keys
     #[command(subcommand)]
     Key(key::Command),
@@ -45,6 +49,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
             Command::Check(arguments) => check::run(&arguments),
             Command::Tenant(command) => tenant::run(command).await,
+            Command::User(command) => user::run(command).await,
             Command::Key(command) => key::run(command).await,
         }
     })

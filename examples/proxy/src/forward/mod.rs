@@ -6,6 +6,7 @@
 //!
 //! What goes wrong becomes an answer here, inside the layer, so that it is recorded as not billed.
 
+mod cookies;
 mod hop_by_hop;
 mod identity;
 mod upstream;
@@ -93,6 +94,7 @@ impl Forward {
         hop_by_hop::strip_request(&mut head.headers);
         shared.keys.strip(&mut head.headers);
         identity::strip_claims(&mut head.headers);
+        cookies::strip(&mut head.headers);
         if let Some(peer) = peer {
             identity::add_source(&mut head.headers, peer);
         }
