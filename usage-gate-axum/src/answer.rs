@@ -101,8 +101,10 @@ pub(crate) fn ok(document: &Value) -> Response {
 }
 
 /// Middleware: gives the request an id, and the answer that id and, if it is a problem, its document.
-pub(crate) async fn finish(request: Request, next: Next) -> Response {
+pub(crate) async fn finish(mut request: Request, next: Next) -> Response {
     let id = RequestId::generate();
+    // For pages, which tell it themselves.
+    request.extensions_mut().insert(id);
     let text = id.to_string();
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {

@@ -31,6 +31,7 @@ mod options;
 mod page;
 mod parameters;
 mod path;
+mod portal;
 mod portal_state;
 mod reserved;
 mod self_service;

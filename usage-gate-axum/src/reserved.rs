@@ -11,7 +11,7 @@ use usage_gate_core::admission::Code;
 use crate::answer::{self, Problem};
 use crate::options::Portal;
 use crate::portal_state::PortalState;
-use crate::{self_service, session};
+use crate::{portal as pages, self_service, session};
 
 /// The portal and the self-service API under the portal's [prefix](Portal::prefix), to be merged into the host's router outside the gate's
 /// layer: its requests are never metered.
@@ -33,8 +33,7 @@ use crate::{self_service, session};
 pub fn portal(gate: &UsageGate, options: &Portal) -> Router {
     let state = PortalState::new(gate, options);
     let routes = Router::new()
-        // Pages are merged here.
-        .route("/enter/{token}", session::enter_route())
+        .merge(pages::routes(&state))
         .route("/sign-out", post(session::sign_out))
         .merge(self_service::routes(&state))
         .fallback(answer::no_such_path)

@@ -2,9 +2,7 @@
 //!
 //! Only a person's visit uses a link up: `HEAD`, with which mail programs and chats look at links, and a browser's prefetch do not.
 
-use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
 use http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -15,17 +13,8 @@ use super::cookie;
 use crate::answer::Problem;
 use crate::portal_state::PortalState;
 
-/// The route, at `/enter/{token}`, with problems for links that open nothing.
-pub(crate) fn enter_route() -> MethodRouter<PortalState> {
-    get(visit).head(looked_at)
-}
-
-async fn visit(State(state): State<PortalState>, Path(token): Path<String>, parts: Parts) -> Response {
-    let answer = enter(&state, &token, &parts).await;
-    private(answer.unwrap_or_else(|error| Problem::from(error).into_response()))
-}
-
-async fn looked_at() -> Response {
+/// `HEAD`: what mail programs and chats ask.
+pub(crate) async fn looked_at() -> Response {
     private(StatusCode::NO_CONTENT.into_response())
 }
 

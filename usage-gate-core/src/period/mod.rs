@@ -5,8 +5,10 @@
 
 mod bucket;
 mod calendar;
+mod local;
 mod zone;
 
 pub use bucket::bucket_start;
 pub use calendar::{AnchorDay, AnchorDayError, Calendar, Period};
+pub use local::LocalTime;
 pub use zone::{UnknownZone, Zone};

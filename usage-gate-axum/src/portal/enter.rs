@@ -1,0 +1,40 @@
+//! The way in and the way out, as pages.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get};
+use http::StatusCode;
+use http::request::Parts;
+use usage_gate_core::management::LinkError;
+
+use super::frame::{Frame, Taste};
+use super::message::{self, Message, Trouble};
+use crate::portal_state::PortalState;
+use crate::session;
+
+/// `GET enter/{token}`, and `HEAD`, which uses nothing up.
+pub(crate) fn route() -> MethodRouter<PortalState> {
+    get(enter).head(session::looked_at)
+}
+
+async fn enter(State(state): State<PortalState>, Path(token): Path<String>, parts: Parts) -> Response {
+    let taste = Taste::of(&parts);
+    match session::enter(&state, &token, &parts).await {
+        Ok(response) => response,
+        Err(LinkError::Management(error)) => message::show(&state, taste, &Trouble::from(error)),
+        Err(_) => {
+            let frame = Frame::new(&state, taste, "", &state.path("/month"));
+            let w = frame.w;
+            let page = Message::new(frame, w.link_title, w.link_text).advice(w.ended_advice);
+            message::html(StatusCode::UNAUTHORIZED, &page, None)
+        }
+    }
+}
+
+/// `GET signed-out`: where signing out leads if nobody knows where the user came from.
+pub(crate) async fn signed_out(State(state): State<PortalState>, parts: Parts) -> Response {
+    let frame = Frame::new(&state, Taste::of(&parts), "", &state.path("/signed-out"));
+    let w = frame.w;
+    let page = Message::new(frame, w.signed_out_title, w.signed_out_text).advice(w.ended_advice);
+    message::html(StatusCode::OK, &page, None)
+}

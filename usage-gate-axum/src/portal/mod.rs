@@ -1,0 +1,66 @@
+//! The pages: a user's month and their keys, in their language, with links and forms that work without a script.
+//!
+//! A page is made whole by the server; htmx swaps the limits while it is open and opens a panel in a row. Everything that a page needs is
+//! embedded (`assets`), nothing is inline, and what somebody named is escaped by the templates.
+
+mod assets;
+mod enter;
+mod frame;
+mod keys;
+mod locale;
+mod message;
+mod meter;
+mod month;
+mod preferences;
+
+use axum::extract::{DefaultBodyLimit, Extension};
+use axum::routing::{get, post};
+use axum::{Router, response::Redirect};
+use http::header::AUTHORIZATION;
+use tower_http::compression::CompressionLayer;
+use usage_gate_core::UsageGate;
+use usage_gate_core::management::ManagementError;
+use usage_gate_core::model::{Plan, Tenant};
+
+use crate::portal_state::PortalState;
+
+/// Bytes of a form: a name of 10,000 characters of any script is read, so that the answer can say what is wrong with it.
+const MOST_FORM: usize = 256 * 1024;
+
+/// Pages and their files, by path under the prefix.
+pub(crate) fn routes(state: &PortalState) -> Router<PortalState> {
+    let month = state.path("/month");
+    Router::new()
+        .route("/", get(move || async move { Redirect::to(&month) }))
+        .route("/month", get(month::show))
+        .route("/month/live", get(month::live))
+        .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{id}/edit", get(keys::edit).post(keys::change))
+        .route("/keys/{id}/rotate", get(keys::ask_to_rotate).post(keys::rotate))
+        .route("/keys/{id}/revoke", get(keys::ask_to_revoke).post(keys::revoke))
+        .route("/preferences", post(preferences::choose))
+        .route("/enter/{token}", enter::route())
+        .route("/signed-out", get(enter::signed_out))
+        .route("/assets/{name}", get(assets::asset))
+        .layer(Extension(keys::SentForms::default()))
+        .layer(DefaultBodyLimit::max(MOST_FORM))
+        .layer(CompressionLayer::new())
+}
+
+/// The plan that holds for a tenant.
+async fn plan(gate: &UsageGate, tenant: &Tenant) -> Result<Plan, message::Trouble> {
+    let accounts = gate.accounts().ok_or(ManagementError::NoAccounts)?;
+    let plan = accounts.plan(&tenant.plan, Some(tenant.plan_version)).await?;
+    Ok(plan.ok_or(ManagementError::NotFound("plan"))?)
+}
+
+/// A command line that calls the API with a key.
+fn curl(state: &PortalState, key: &str) -> String {
+    let origin = state.options().public_url.as_ref().map_or("https://YOUR_HOST", |url| url.origin());
+    let header = match state.gate().key_headers().first() {
+        Some(name) if *name == AUTHORIZATION => format!("authorization: Bearer {key}"),
+        Some(name) => format!("{name}: {key}"),
+        None => format!("x-api-key: {key}"),
+    };
+    format!("curl '{origin}{}' \\\n  -H '{header}'", state.options().example)
+}
