@@ -36,7 +36,7 @@ pub fn portal(gate: &UsageGate, options: &Portal) -> Router {
         .merge(pages::routes(&state))
         .route("/sign-out", post(session::sign_out))
         .merge(self_service::routes(&state))
-        .fallback(answer::no_such_path)
+        .fallback(pages::no_such_page)
         .method_not_allowed_fallback(answer::no_such_method)
         .layer(cross_site(options))
         .layer(from_fn(answer::finish))

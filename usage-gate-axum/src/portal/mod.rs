@@ -13,15 +13,18 @@ mod meter;
 mod month;
 mod preferences;
 
-use axum::extract::{DefaultBodyLimit, Extension};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{Router, response::Redirect};
-use http::header::AUTHORIZATION;
+use http::header::{ACCEPT, AUTHORIZATION};
+use http::request::Parts;
 use tower_http::compression::CompressionLayer;
 use usage_gate_core::UsageGate;
 use usage_gate_core::management::ManagementError;
 use usage_gate_core::model::{Plan, Tenant};
 
+use crate::answer;
 use crate::portal_state::PortalState;
 
 /// Bytes of a form: a name of 10,000 characters of any script is read, so that the answer can say what is wrong with it.
@@ -45,6 +48,15 @@ pub(crate) fn routes(state: &PortalState) -> Router<PortalState> {
         .layer(Extension(keys::SentForms::default()))
         .layer(DefaultBodyLimit::max(MOST_FORM))
         .layer(CompressionLayer::new())
+}
+
+/// What no route has: a page for a browser, a problem for a program.
+pub(crate) async fn no_such_page(State(state): State<PortalState>, parts: Parts) -> Response {
+    let accepts = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/html") {
+        return message::show(&state, frame::Taste::of(&parts), &message::Trouble::NotFound);
+    }
+    answer::no_such_path().await.into_response()
 }
 
 /// The plan that holds for a tenant.

@@ -1,5 +1,7 @@
 //! Sentences with something in them. Word order is each language's own, so a sentence is never put together from words.
 
+use std::borrow::Cow;
+
 use super::{Dates, Html, Language, When, grouped};
 
 /// Text of two languages, of which one is made.
@@ -212,6 +214,7 @@ impl Language {
 
     /// `A key lets a program call Northwind API as Acme Robotics.`
     pub(crate) fn keys_explained(self, brand: &str, tenant: &str) -> String {
+        let tenant = isolated(tenant);
         say!(
             self,
             format!("A key lets a program call {brand} as {tenant}."),
@@ -256,23 +259,28 @@ impl Language {
     }
 
     pub(crate) fn copy_now(self, name: &str) -> String {
+        let name = isolated(name);
         say!(self, format!("Copy “{name}” now"), format!("「{name}」を今コピーしてください"))
     }
 
     /// `Rotate ci`, `ciのローテーション`.
     pub(crate) fn rotate_name(self, name: &str) -> String {
+        let name = isolated(name);
         say!(self, format!("Rotate {name}"), format!("{name}のローテーション"))
     }
 
     pub(crate) fn edit_name(self, name: &str) -> String {
+        let name = isolated(name);
         say!(self, format!("Edit {name}"), format!("{name}の編集"))
     }
 
     pub(crate) fn revoke_name(self, name: &str) -> String {
+        let name = isolated(name);
         say!(self, format!("Revoke {name}"), format!("{name}を失効"))
     }
 
     pub(crate) fn revoke_question(self, name: &str) -> String {
+        let name = isolated(name);
         say!(self, format!("Revoke {name}?"), format!("{name}を失効しますか？"))
     }
 
@@ -309,4 +317,9 @@ impl Language {
 fn lower(heading: &str) -> String {
     let mut letters = heading.chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// A name inside a sentence: what is written from right to left, or turns the direction, ends with it (UAX 9, isolates).
+fn isolated(name: &str) -> Cow<'_, str> {
+    if name.is_ascii() { name.into() } else { format!("\u{2068}{name}\u{2069}").into() }
 }
