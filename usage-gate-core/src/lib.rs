@@ -4,6 +4,7 @@
 //! [`admission`], read from top to bottom; what stands behind it are the traits in [`store`], of which
 //! [`memory`](store::memory) and (feature `sqlite`) `sqlite` are implementations.
 
+mod abuse;
 pub mod admission;
 pub mod clock;
 #[cfg(any(test, feature = "conformance"))]

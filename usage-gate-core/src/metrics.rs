@@ -23,6 +23,20 @@ pub(crate) struct Metrics {
     seats: Gauge,
     flush_failures: Counter,
     undeclared: Counter,
+    abuse: [Counter; 4],
+}
+
+/// What the guard did about a source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AbuseAction {
+    /// Counted a bad credential.
+    Observed,
+    /// Put the source into the penalty box.
+    Boxed,
+    /// Refused a request of a source that is in it.
+    Blocked,
+    /// Refused a request of an address on the deny list.
+    Denied,
 }
 
 /// How a look-up of a caller went.
@@ -54,6 +68,13 @@ impl Metrics {
             seats: gauge!("usage_gate_seats"),
             flush_failures: counter!("usage_gate_store_errors_total", "store" => "usage"),
             undeclared: counter!("usage_gate_undeclared_meter_total"),
+            abuse: [
+                ("bad_credentials", "observed"),
+                ("bad_credentials", "boxed"),
+                ("bad_credentials", "blocked"),
+                ("deny_list", "denied"),
+            ]
+            .map(|(signal, action)| counter!("usage_gate_abuse_total", "signal" => signal, "action" => action)),
         }
     }
 
@@ -108,6 +129,18 @@ impl Metrics {
         let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         self.seats.set(number(seats));
         self.unshipped.set(number(unshipped));
+    }
+
+    pub(crate) fn abuse(&self, action: AbuseAction) {
+        let at = match action {
+            AbuseAction::Observed => 0,
+            AbuseAction::Boxed => 1,
+            AbuseAction::Blocked => 2,
+            AbuseAction::Denied => 3,
+        };
+        if let Some(counter) = self.abuse.get(at) {
+            counter.increment(1);
+        }
     }
 
     pub(crate) fn undeclared_meter(&self) {

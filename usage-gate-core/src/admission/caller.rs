@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use crate::abuse::source_of;
 use crate::clock::Monotonic;
 use crate::feed::RecentChanges;
 use crate::gate::GateCore;
@@ -105,17 +106,6 @@ impl Caller {
                 Some(new_counter(&self.source, limit, Subject::Ip(address), counters))
             }
         }
-    }
-}
-
-/// An address as limits and the guard count it: IPv4 whole, IPv6 by its /64.
-fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let bits = u128::from(v6) & !u128::from(u64::MAX);
-            IpAddr::V6(bits.into())
-        }
-        v4 => v4,
     }
 }
 

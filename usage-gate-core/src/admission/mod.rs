@@ -126,18 +126,20 @@ impl GateCore {
         if let Ok(route) = head.route
             && self.is_public(route, request)
         {
-            return match self.draining_refusal() {
+            return match self.check_denied(head.client).or_else(|| self.draining_refusal()) {
                 None => Admission::Public(route, head.request),
                 Some(refusal) => self.refuse(head, None, refusal),
             };
         }
-        let presented = match self.credentials.take(request.headers) {
+        let taken = self.credentials.take(request.headers);
+        // Before anything is said of the key: who is shut out learns nothing about it.
+        if let Some(refusal) = self.check_source(head.client, now) {
+            return self.refuse(head, None, refusal);
+        }
+        let presented = match taken {
             Ok(presented) => presented,
             Err(refusal) => return self.refuse(head, None, refusal),
         };
-        if let Some(refusal) = self.guard.check(request.client) {
-            return self.refuse(head, None, refusal);
-        }
         match self.callers.cached(&presented, &self.pepper) {
             caller::Cached::Known(caller) => {
                 self.metrics.looked_up(crate::metrics::Lookup::Hit);
@@ -218,6 +220,9 @@ impl GateCore {
     fn refuse(&self, head: Head, caller: Option<Arc<Caller>>, refusal: Refusal) -> Admission {
         let route = head.matched;
         self.metrics.refused(route, refusal.code);
+        if refusal.code == Code::InvalidKey {
+            self.note_bad_credential(head.client, head.now);
+        }
         let standings = match (&caller, route) {
             (Some(caller), Some(route)) => self.standings(caller, route, head.client),
             _ => Vec::new(),
@@ -286,18 +291,32 @@ impl GateCore {
         headers: &HeaderMap,
         client: Option<IpAddr>,
     ) -> Result<Arc<Caller>, Refusal> {
-        let presented = self.credentials.take(headers)?;
-        if let Some(refusal) = self.guard.check(client) {
+        let taken = self.credentials.take(headers);
+        let now = self.clock.monotonic();
+        if let Some(refusal) = self.check_source(client, now) {
             return Err(refusal);
         }
-        let caller = match self.callers.cached(&presented, &self.pepper) {
-            caller::Cached::Known(caller) => caller,
-            caller::Cached::Wrong => return Err(invalid_key()),
-            caller::Cached::Missing if !self.pepper.authenticates(&presented) => return Err(invalid_key()),
-            caller::Cached::Missing => self.fill_caller(presented.text()).await?,
+        let caller = match taken {
+            Ok(presented) => self.resolve(&presented).await,
+            Err(refusal) => Err(refusal),
         };
+        let caller = caller.inspect_err(|refusal| {
+            if refusal.code == Code::InvalidKey {
+                self.note_bad_credential(client, now);
+            }
+        })?;
         authorize::usable(&caller, client, self.clock.wall())?;
         Ok(caller)
+    }
+
+    /// Step 3, with the store if it must be asked.
+    async fn resolve(self: &Arc<Self>, presented: &PresentedKey<'_>) -> Result<Arc<Caller>, Refusal> {
+        match self.callers.cached(presented, &self.pepper) {
+            caller::Cached::Known(caller) => Ok(caller),
+            caller::Cached::Wrong => Err(invalid_key()),
+            caller::Cached::Missing if !self.pepper.authenticates(presented) => Err(invalid_key()),
+            caller::Cached::Missing => self.fill_caller(presented.text()).await,
+        }
     }
 }
 

@@ -22,6 +22,11 @@ use crate::store::{
     UsageReader, UsageSink,
 };
 
+/// Bad credentials within a minute that are too many.
+const BAD_CREDENTIALS: u16 = 20;
+/// For how long they shut a source out at first.
+const BLOCK_FOR: Duration = Duration::from_secs(60);
+
 /// Puts a [`UsageGate`] together; [`build`](Self::build) says what is missing or wrong.
 #[derive(Debug, Default)]
 #[must_use]
@@ -39,6 +44,9 @@ pub struct UsageGateBuilder {
     key_prefix: Option<String>,
     key_headers: Option<Vec<String>>,
     denied: Vec<AddressRange>,
+    allowed: Vec<AddressRange>,
+    bad_credentials: Option<u16>,
+    block_for: Option<Duration>,
     node: Option<String>,
     clock: Clock,
     legacy_headers: bool,
@@ -64,6 +72,9 @@ pub enum BuildError {
     /// A header in which keys are to be looked for is malformed, or there is none.
     #[error("key header `{0}`: not a header name")]
     KeyHeader(String),
+    /// Guessers are to be shut out for no time at all.
+    #[error("block_for must be above zero: set bad_credentials to 0 to shut nobody out")]
+    BlockFor,
     /// The number of seats is 0.
     #[error("max_seats must be at least 1")]
     Seats,
@@ -183,9 +194,32 @@ impl UsageGateBuilder {
         self
     }
 
-    /// Refuses every request from these addresses.
+    /// Refuses every request from these addresses, on public routes too. It wins over [`allow`](Self::allow).
     pub fn deny(mut self, addresses: impl IntoIterator<Item = AddressRange>) -> Self {
         self.denied.extend(addresses);
+        self
+    }
+
+    /// Never shuts these addresses out for bad credentials, and does not count any: for many clients behind one address, and for
+    /// proxies that may stand where a client's address is not known.
+    pub fn allow(mut self, addresses: impl IntoIterator<Item = AddressRange>) -> Self {
+        self.allowed.extend(addresses);
+        self
+    }
+
+    /// Bad credentials within a minute from one source (an IPv4 address, an IPv6 /64) that are too many; default 20, 0 for never.
+    ///
+    /// Whatever the source sends is then refused for a while, so the gate must know the client's address and not that of a proxy of yours: see
+    /// [`RequestHead::client`](crate::admission::RequestHead::client).
+    pub const fn bad_credentials(mut self, a_minute: u16) -> Self {
+        self.bad_credentials = Some(a_minute);
+        self
+    }
+
+    /// For how long such a source is shut out; default a minute. Each time within an hour of the last it is twice as long, up to a quarter of
+    /// an hour.
+    pub const fn block_for(mut self, time: Duration) -> Self {
+        self.block_for = Some(time);
         self
     }
 
@@ -235,6 +269,12 @@ impl UsageGateBuilder {
         if seats == 0 {
             return Err(BuildError::Seats);
         }
+        let block_for = self.block_for.unwrap_or(BLOCK_FOR);
+        if block_for.is_zero() {
+            return Err(BuildError::BlockFor);
+        }
+        let bad_credentials = self.bad_credentials.unwrap_or(BAD_CREDENTIALS);
+        let guard = Guard::new(&self.denied, &self.allowed, bad_credentials, block_for)?;
         let meters = Meters::new(&self.meters)?;
         let routes = Arc::new(Routes::compile(self.routes, &meters)?);
         let node = NodeIdentity { node: self.node.unwrap_or_else(|| "node".to_owned()), boot: StreamId::generate() };
@@ -276,7 +316,7 @@ impl UsageGateBuilder {
             meters,
             pepper,
             credentials,
-            guard: Guard { denied: self.denied.into() },
+            guard,
             callers: CallerCache::new(CALLERS, tag_keys()?),
             counters,
             queue,

@@ -164,6 +164,37 @@ impl UsageGate {
         self.core.authenticate(headers, client).await
     }
 
+    /// Whether this address is shut out now: on the deny list, or in the penalty box for guessers. For doors of a host's own, such as a login;
+    /// [`admit`](Self::admit) and [`authenticate`](Self::authenticate) ask it themselves.
+    ///
+    /// ```
+    /// # use usage_gate_core::{UsageGate, admission::Code, clock::Clock, secret::Pepper, store::memory::MemoryStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let builder = UsageGate::builder().store(MemoryStore::new(Clock::system())).pepper(Pepper::new(&[7; 32]));
+    /// let gate = builder.bad_credentials(2).build().await?;
+    /// let client = Some("192.0.2.7".parse()?);
+    /// gate.check_source(client).unwrap();
+    /// gate.note_bad_credential(client);
+    /// gate.note_bad_credential(client);
+    /// let refusal = gate.check_source(client).unwrap_err();
+    /// assert_eq!((refusal.code, refusal.retry_after), (Code::AbuseBlocked, Some(60)));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The [`Refusal`] to answer with: `abuse_blocked`, with the seconds until the source is released if it will be.
+    pub fn check_source(&self, client: Option<IpAddr>) -> Result<(), Refusal> {
+        self.core.check_source(client, self.core.clock.monotonic()).map_or(Ok(()), Err)
+    }
+
+    /// Counts a credential that was made up: one that nobody ever had, not one that was forgotten, expired or revoked. After too many in a
+    /// minute the source (an IPv4 address, an IPv6 /64) is shut out; see [`check_source`](Self::check_source).
+    ///
+    /// Keys are counted by [`admit`](Self::admit) and [`authenticate`](Self::authenticate) themselves.
+    pub fn note_bad_credential(&self, client: Option<IpAddr>) {
+        self.core.note_bad_credential(client, self.core.clock.monotonic());
+    }
+
     /// How the limits of a tenant stand, exact to this moment for what this node knows.
     ///
     /// # Errors
