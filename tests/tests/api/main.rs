@@ -4,6 +4,7 @@
 mod contract;
 mod embedded;
 mod faults;
+mod guard;
 mod limits;
 mod streams;
 mod usage;

@@ -28,6 +28,14 @@ pub(super) fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Er
     parse(&text).ok_or_else(|| D::Error::custom(format_args!("`{text}` {WANTED}")))
 }
 
+/// A duration above zero.
+pub(super) fn above_zero<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    match some(from)? {
+        Duration::ZERO => Err(D::Error::custom("must be above zero")),
+        duration => Ok(duration),
+    }
+}
+
 /// A duration above zero, or `none`.
 pub(super) fn or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(from)?;

@@ -207,6 +207,8 @@ mod tests {
             "[upstream]\nhead_timeout = \"30\"\n",
             "usage-gate.toml:2:16: upstream.head_timeout: `30` is not a duration",
         );
+        check_fault("[abuse]\nblock = \"0s\"\n", "usage-gate.toml:2:9: abuse.block: must be above zero");
+        check_fault("[abuse]\ndeny = [\"10.0.0.0/33\"]\n", "usage-gate.toml:2:");
         check_fault("[server]\nlisten = \n", "usage-gate.toml:2:");
         check_fault(
             "[[routes]]\npath = \"/a\"\n[[routes]]\nname = \"b\"\n",

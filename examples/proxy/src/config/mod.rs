@@ -39,6 +39,7 @@ pub(crate) struct Config {
     portal: portal::PortalConfig,
     pub(crate) admin: Admin,
     pub(crate) limits: Limits,
+    pub(crate) abuse: Abuse,
     pub(crate) meters: BTreeMap<String, MeterConfig>,
     pub(crate) routes: Vec<RouteConfig>,
 }
@@ -148,6 +149,25 @@ pub(crate) struct Admin {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
     pub(crate) legacy_headers: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Abuse {
+    #[serde(deserialize_with = "value::parsed_list")]
+    pub(crate) allow: Vec<AddressRange>,
+    #[serde(deserialize_with = "value::parsed_list")]
+    pub(crate) deny: Vec<AddressRange>,
+    /// A minute; 0 shuts nobody out.
+    pub(crate) bad_credentials: u16,
+    #[serde(deserialize_with = "duration::above_zero")]
+    pub(crate) block: Duration,
+}
+
+impl Default for Abuse {
+    fn default() -> Self {
+        Self { allow: Vec::new(), deny: Vec::new(), bad_credentials: 20, block: Duration::from_secs(60) }
+    }
 }
 
 /// A meter has nothing to say yet but its name.

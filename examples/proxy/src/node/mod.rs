@@ -101,6 +101,11 @@ impl Node {
             .key_prefix(&*config.keys.prefix)
             .key_headers(config.keys.headers.iter().map(http::HeaderName::as_str))
             .legacy_headers(config.limits.legacy_headers)
+            .deny(config.abuse.deny.iter().copied())
+            // A proxy stands for the client where it does not name one: it must not be shut out for who is behind it.
+            .allow(config.abuse.allow.iter().chain(&config.server.trusted_proxies).copied())
+            .bad_credentials(config.abuse.bad_credentials)
+            .block_for(config.abuse.block)
             .routes(routes);
         let gate = config.meters.keys().fold(gate, |gate, meter| gate.meter(meter));
         let gate = gate.build().await.context("gate")?;
