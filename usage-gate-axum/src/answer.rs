@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use usage_gate_core::ManagementError;
@@ -108,15 +108,18 @@ pub(crate) async fn finish(mut request: Request, next: Next) -> Response {
     let text = id.to_string();
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let allow = response.headers().get(ALLOW).cloned();
+        // What was set on the shell, such as `Allow`, is the answer's.
+        let set = std::mem::take(response.headers_mut());
         let mut members = problem::json(&problem.refusal, &text);
         if let Some(invalid) = &problem.faults {
             let faults = invalid.faults.iter().map(|fault| json!({"pointer": fault.pointer, "detail": fault.detail}));
             members.insert("errors".into(), faults.collect::<Vec<_>>().into());
         }
         response = problem::document::<Body>(&problem.refusal, &text, &members);
-        if let Some(allow) = allow {
-            response.headers_mut().insert(ALLOW, allow);
+        for (name, value) in set.into_iter().filter_map(|(name, value)| Some((name?, value))) {
+            if name != CONTENT_LENGTH {
+                response.headers_mut().entry(name).or_insert(value);
+            }
         }
     }
     if let Ok(value) = HeaderValue::from_str(&text) {

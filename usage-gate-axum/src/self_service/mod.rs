@@ -12,11 +12,11 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, delete, get, patch, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use usage_gate_core::UsageGate;
 use usage_gate_core::model::Plan;
 
-use crate::answer::{self, Problem};
+use crate::answer::Problem;
 use crate::idempotency::{self, Idempotency};
 use crate::portal_state::PortalState;
 use crate::session::SignedIn;
@@ -64,11 +64,10 @@ pub(crate) fn routes(state: &PortalState) -> Router<PortalState> {
     let api = ENDPOINTS
         .iter()
         .fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.handler)()))
-        .fallback(answer::no_such_path)
-        .method_not_allowed_fallback(answer::no_such_method)
-        .layer(from_fn_with_state(Idempotency::new(state.gate().clock().clone()), idempotency::replay))
-        .layer(from_fn_with_state(state.clone(), recognize));
-    Router::new().route("/v1/me", get(me::me)).route("/v1/", any(answer::no_such_path)).nest("/v1", api)
+        // Of routes only: a path that is not there is not there for anybody.
+        .route_layer(from_fn_with_state(Idempotency::new(state.gate().clock().clone()), idempotency::replay))
+        .route_layer(from_fn_with_state(state.clone(), recognize));
+    Router::new().route("/v1/me", get(me::me)).nest("/v1", api)
 }
 
 /// Finds out once who is signed in; nobody else gets any further.

@@ -110,7 +110,9 @@ async fn the_holder_of_a_key_sees_itself() {
     assert_eq!(me["limits"][1]["used"], 1, "asking costs nothing");
 
     stage.with_key("/usage-gate/v1/me", "nonsense").await.problem(401, "invalid_key");
-    stage.with_key("/usage-gate/v1/keys", key).await.problem(404, "not_found");
+    // A key is no session: it opens nothing else.
+    stage.with_key("/usage-gate/v1/keys", key).await.problem(401, "missing_token");
+    stage.with_key("/usage-gate/v1/nothing", key).await.problem(404, "not_found");
     stage.request(Method::POST, "/usage-gate/v1/me", &[], "").await.problem(405, "method_not_allowed");
 }
 

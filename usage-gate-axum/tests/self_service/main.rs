@@ -1,0 +1,10 @@
+//! The portal's sessions and the self-service API as browsers meet them.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not test functions, and a failed unwrap fails the test")]
+
+mod cross_site;
+mod identity;
+mod isolation;
+mod keys;
+mod sessions;
+mod stage;
+mod usage;
