@@ -1,14 +1,35 @@
 //! The layer, with the client's address from Axum's `ConnectInfo` where nobody gave a better one.
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
-use axum::extract::ConnectInfo;
-use http::Request;
+use axum::extract::{ConnectInfo, FromRequestParts};
+use http::request::Parts;
+use http::{Extensions, Request};
 use tower_layer::Layer;
 use tower_service::Service;
 use usage_gate_core::UsageGate;
 use usage_gate_tower::{ClientAddress, UsageGateLayer, UsageGateService};
+
+/// The client's address, as the layer knows it: what the host put into the extensions, else the peer of the connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client(pub(crate) Option<IpAddr>);
+
+impl Client {
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        let given = extensions.get::<ClientAddress>().map(|address| address.0);
+        Self(given.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Client {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.extensions))
+    }
+}
 
 /// Puts a gate around an Axum router (or any service).
 ///

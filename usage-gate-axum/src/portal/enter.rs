@@ -1,7 +1,7 @@
 //! The way in and the way out, as pages.
 
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use http::StatusCode;
 use http::request::Parts;
@@ -9,6 +9,8 @@ use usage_gate_core::management::LinkError;
 
 use super::frame::{Frame, Taste};
 use super::message::{self, Message, Trouble};
+use crate::answer::Problem;
+use crate::client::Client;
 use crate::portal_state::PortalState;
 use crate::session;
 
@@ -17,18 +19,35 @@ pub(crate) fn route() -> MethodRouter<PortalState> {
     get(enter).head(session::looked_at)
 }
 
-async fn enter(State(state): State<PortalState>, Path(token): Path<String>, parts: Parts) -> Response {
-    let taste = Taste::of(&parts);
-    match session::enter(&state, &token, &parts).await {
-        Ok(response) => response,
-        Err(LinkError::Management(error)) => message::show(&state, taste, &Trouble::from(error)),
-        Err(_) => {
+async fn enter(
+    State(state): State<PortalState>,
+    Client(client): Client,
+    Path(token): Path<String>,
+    parts: Parts,
+) -> Response {
+    let (taste, gate) = (Taste::of(&parts), state.gate());
+    // Links are guessed like keys, and whoever guesses is shut out from both.
+    if let Err(refusal) = gate.check_source(client) {
+        return Problem::from(refusal).into_response();
+    }
+    let error = match session::enter(&state, &token, &parts).await {
+        Ok(response) => return response,
+        Err(error) => error,
+    };
+    if matches!(error, LinkError::Unknown) {
+        gate.note_bad_credential(client);
+    }
+    session::private(match error {
+        // A program that follows a link is answered in its own way.
+        error if !super::wants_page(&parts) => Problem::from(error).into_response(),
+        LinkError::Management(error) => message::show(&state, taste, &Trouble::from(error)),
+        _ => {
             let frame = Frame::new(&state, taste, "", &state.path("/month"));
             let w = frame.w;
             let page = Message::new(frame, w.link_title, w.link_text).advice(w.ended_advice);
             message::html(StatusCode::UNAUTHORIZED, &page, None)
         }
-    }
+    })
 }
 
 /// `GET signed-out`: where signing out leads if nobody knows where the user came from.

@@ -52,11 +52,15 @@ pub(crate) fn routes(state: &PortalState) -> Router<PortalState> {
 
 /// What no route has: a page for a browser, a problem for a program.
 pub(crate) async fn no_such_page(State(state): State<PortalState>, parts: Parts) -> Response {
-    let accepts = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accepts.contains("text/html") {
+    if wants_page(&parts) {
         return message::show(&state, frame::Taste::of(&parts), &message::Trouble::NotFound);
     }
     answer::no_such_path().await.into_response()
+}
+
+/// Whether a browser asks, for somebody to look at.
+fn wants_page(parts: &Parts) -> bool {
+    parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accepts| accepts.contains("text/html"))
 }
 
 /// The plan that holds for a tenant.

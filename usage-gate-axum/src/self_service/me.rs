@@ -1,27 +1,25 @@
 //! `GET /usage-gate/v1/me`: the holder of a key about itself.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::json;
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::LimitView;
 use usage_gate_core::model::Per;
 use usage_gate_core::store::{Dimension, UsageQuery};
-use usage_gate_tower::{ClientAddress, problem};
+use usage_gate_tower::problem;
 
 use crate::answer::{Problem, ok};
+use crate::client::Client;
 use crate::show;
 
 /// Outcomes that are use of the key; the others cost nothing.
 const COUNTED: [&str; 3] = ["billed", "aborted", "test"];
 
 pub(crate) async fn me(State(gate): State<UsageGate>, request: Request) -> Result<Response, Problem> {
-    let extensions = request.extensions();
-    let given = extensions.get::<ClientAddress>().map(|address| address.0);
-    let client = given.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip()));
+    let Client(client) = Client::of(request.extensions());
     let caller = gate.authenticate(request.headers(), client).await?;
     let (resolved, now) = (&caller.source, gate.clock().wall());
     let view = LimitView { user: caller.user, key: Some(caller.key), confined: false };

@@ -56,7 +56,7 @@ pub(super) fn lead_to(place: &str) -> Response {
 }
 
 /// Nothing keeps the answer, and no page that follows tells others where it was: the link is in its address.
-fn private(mut response: Response) -> Response {
+pub(crate) fn private(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

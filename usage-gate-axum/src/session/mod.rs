@@ -11,6 +11,6 @@ mod signed_in;
 
 pub use identity::Identity;
 
-pub(crate) use enter::{enter, looked_at};
+pub(crate) use enter::{enter, looked_at, private};
 pub(crate) use sign_out::{end, sign_out};
 pub(crate) use signed_in::{NotSignedIn, SignedIn};

@@ -50,13 +50,7 @@ const LOW: u64 = 80;
 const FORECAST_FROM: u64 = 10;
 
 impl LimitRow {
-    pub(crate) fn new(
-        state: &LimitState,
-        subject: Option<&str>,
-        language: Language,
-        dates: &Dates,
-        now: Timestamp,
-    ) -> Self {
+    pub(crate) fn new(state: &LimitState, language: Language, dates: &Dates, now: Timestamp) -> Self {
         let words = language.words();
         let limit = &state.limit;
         let quota = limit.kind == LimitKind::Quota;
@@ -73,7 +67,7 @@ impl LimitRow {
             .filter(|_| quota)
             .map(|period| (period.start.micros_until(now), period.start.micros_until(period.end)));
         let per = limit.per.map_or("", Per::as_str);
-        let below_left = match (&state.period, subject) {
+        let below_left = match (&state.period, state.subject_name.as_deref()) {
             (_, Some(subject)) => Html::from(language.lowest_now(subject).as_str()),
             _ if class == "over" => Html::from(words.counted_on),
             (Some(period), None) if quota => language.resets(&dates.day_and_time(period.end)),
@@ -236,7 +230,7 @@ mod tests {
 
     fn row(state: &LimitState) -> LimitRow {
         let now = NOW.parse().unwrap();
-        LimitRow::new(state, None, Language::English, &Dates::new(Language::English, Zone::UTC, now), now)
+        LimitRow::new(state, Language::English, &Dates::new(Language::English, Zone::UTC, now), now)
     }
 
     #[test]

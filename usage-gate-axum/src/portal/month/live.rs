@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderName, StatusCode};
 use sha2::{Digest, Sha256};
-use usage_gate_core::management::{Reach, key_as, limit_view_as, usage_as};
-use usage_gate_core::model::{KeyId, Plan};
+use usage_gate_core::management::{limit_view_as, usage_as};
+use usage_gate_core::model::Plan;
 use usage_gate_core::period::{Period, bucket_start};
 use usage_gate_core::store::UsageQuery;
 use usage_gate_tower::problem;
@@ -51,21 +51,8 @@ impl Live {
         let mut rows = Vec::with_capacity(states.len());
         let mut digest = Sha256::new_with_prefix(as_of.class);
         for one in &states {
-            // The tightest key may be one that this user does not see.
-            let subject = match (&one.subject_name, actor.sees_usage()) {
-                (name, Reach::All) => name.as_deref(),
-                (Some(name), _) => {
-                    let key = one.subject.parse::<KeyId>().ok();
-                    let seen = match key {
-                        Some(key) => key_as(gate, &actor, key).await.is_ok(),
-                        None => false,
-                    };
-                    seen.then_some(name.as_str())
-                }
-                (None, _) => None,
-            };
             digest.update(problem::limit_state(one).to_string());
-            rows.push(LimitRow::new(one, subject, language, dates, now));
+            rows.push(LimitRow::new(one, language, dates, now));
         }
         // Once a minute what is told in minutes is told anew.
         digest.update(dates.time(now));
