@@ -5,6 +5,7 @@
 //! The rules of quotas are not written in SQL: rows are read, `lease/ledger.rs` decides, rows are written.
 
 mod accounts;
+mod days;
 mod keys;
 mod open;
 mod quotas;
@@ -12,6 +13,7 @@ mod reader;
 mod readers;
 mod rows;
 mod sessions;
+mod sums;
 mod usage;
 mod value;
 mod writer;

@@ -16,9 +16,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept a connection: more than there are.
 const MOST_STATEMENTS: usize = 128;
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
     Migration { version: 2, name: "sessions", sql: include_str!("migrations/0002_sessions.sql") },
+    Migration { version: 3, name: "days", sql: include_str!("migrations/0003_days.sql") },
 ];
 
 /// Opens the one connection that writes, and migrates.

@@ -1,40 +1,15 @@
-//! Reads usage: SQLite sums by bucket and dimension, the shared [`fold`] makes windows of it.
+//! Reads usage: SQLite finds the rows, by days where those answer the question as well as hours, and the shared [`fold`] makes windows of
+//! their sums.
 
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use rusqlite::{Connection, OptionalExtension, ToSql};
 
 use super::SqliteStore;
-use super::value::{Fault, instant, units};
-use crate::model::{KeyId, TenantId, Timestamp, UserId};
-use crate::store::reader::{UsageRow, fold};
-use crate::store::{Dimension, StoreError, UsagePage, UsageQuery, UsageReader};
-
-/// Two texts of one question: with a tenant the primary key finds the rows, which an `OR` would prevent.
-macro_rules! usage_sql {
-    ($tenant:literal) => {
-        concat!(
-            "SELECT CASE WHEN :by_bucket THEN bucket ELSE :from END AS part, meter,
-                 CASE WHEN :by_tenant THEN tenant END, CASE WHEN :by_user THEN user END,
-                 CASE WHEN :by_key THEN key END, CASE WHEN :by_route THEN route END,
-                 CASE WHEN :by_outcome THEN outcome END, CASE WHEN :by_environment THEN environment END,
-                 CASE WHEN :by_limit THEN limit_name END,
-                 sum(units), sum(requests)
-             FROM rollup WHERE ",
-            $tenant,
-            " AND bucket >= :from AND bucket < :to
-                 AND (:user IS NULL OR user = :user) AND (:key IS NULL OR key = :key)
-                 AND (:route IS NULL OR route = :route) AND (:meter IS NULL OR meter = :meter)
-                 AND (:outcome IS NULL OR outcome = :outcome)
-                 AND (:environment IS NULL OR environment = :environment)
-             GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9"
-        )
-    };
-}
-const OF_ONE_TENANT: &str = usage_sql!("tenant = :tenant");
-const OF_ALL_TENANTS: &str = usage_sql!("(:tenant IS NULL)");
-/// The column of the first dimension; the others follow in the order of [`Dimension::ALL`].
-const FIRST_DIMENSION: usize = 2;
-const UNITS: usize = 9;
-const REQUESTS: usize = 10;
+use super::days::{Part, parts};
+use super::sums::Sums;
+use super::value::{Fault, instant};
+use crate::model::{TenantId, Timestamp};
+use crate::store::reader::fold;
+use crate::store::{Dimension, StoreError, UsagePage, UsageQuery, UsageReader, Window};
 
 #[async_trait::async_trait]
 impl UsageReader for SqliteStore {
@@ -45,65 +20,138 @@ impl UsageReader for SqliteStore {
 }
 
 fn usage(connection: &Connection, query: &UsageQuery) -> Result<UsagePage, Fault> {
+    let parts = match query.tenant {
+        Some(tenant) if query.window != Some(Window::Hour) => parts(connection, tenant, query.period, &query.zone)?,
+        _ => vec![Part::Hours(query.period)],
+    };
+    answer(connection, query, &parts)
+}
+
+/// Answers from these parts of the period.
+pub(super) fn answer(connection: &Connection, query: &UsageQuery, parts: &[Part]) -> Result<UsagePage, Fault> {
     // One node has one living stream, the newest: ids sort by creation.
     let complete_through: Option<Timestamp> = connection
         .prepare_cached("SELECT through FROM stream ORDER BY stream DESC LIMIT 1")?
         .query_row([], |row| instant(row, 0))
         .optional()?;
-    let by = |dimension| query.group_by.contains(&dimension);
-    let mut statement =
-        connection.prepare_cached(if query.tenant.is_some() { OF_ONE_TENANT } else { OF_ALL_TENANTS })?;
-    let mut found = statement.query(named_params! {
-        ":by_bucket": query.window.is_some(),
-        ":by_tenant": by(Dimension::Tenant),
-        ":by_user": by(Dimension::User),
-        ":by_key": by(Dimension::Key),
-        ":by_route": by(Dimension::Route),
-        ":by_outcome": by(Dimension::Outcome),
-        ":by_environment": by(Dimension::Environment),
-        ":by_limit": by(Dimension::Limit),
-        ":tenant": query.tenant.map(|tenant| tenant.as_u128().to_be_bytes()),
-        ":from": query.period.start.as_micros(),
-        ":to": query.period.end.as_micros(),
-        ":user": query.user.map(|user| user.as_u128().to_be_bytes()),
-        ":key": query.key.map(|key| key.as_u128().to_be_bytes()),
-        ":route": query.route,
-        ":meter": query.meter,
-        ":outcome": query.outcome,
-        ":environment": query.environment.map(|environment| environment.as_str()),
-    })?;
-    let mut rows = Vec::new();
-    while let Some(row) = found.next()? {
-        rows.push(usage_row(query, row)?);
-    }
-    Ok(fold(query, rows, complete_through))
-}
-
-fn usage_row(query: &UsageQuery, row: &Row<'_>) -> rusqlite::Result<UsageRow> {
-    let mut group = Vec::with_capacity(query.group_by.len());
-    for (at, dimension) in (FIRST_DIMENSION..).zip(Dimension::ALL) {
-        if query.group_by.contains(&dimension) {
-            group.push(value(dimension, row, at)?);
+    // A meter of a tenant is one range of the primary key; all tenants together are read from end to end.
+    let meters = match (&query.meter, query.tenant) {
+        (Some(meter), _) => vec![Some(meter.clone())],
+        (None, Some(tenant)) => meters(connection, tenant)?,
+        (None, None) => vec![None],
+    };
+    let mut sums = Sums::new(query);
+    for meter in &meters {
+        for part in parts {
+            Question::new(query, *part, meter.as_deref()).ask(connection, &mut sums)?;
         }
     }
-    Ok(UsageRow {
-        bucket: instant(row, 0)?,
-        meter: row.get(1)?,
-        group,
-        units: units(row, UNITS)?,
-        requests: units(row, REQUESTS)?,
-    })
+    Ok(fold(query, sums.into_rows(), complete_through))
 }
 
-fn value(dimension: Dimension, row: &Row<'_>, at: usize) -> rusqlite::Result<Option<String>> {
-    let id = |row: &Row<'_>| row.get(at).map(u128::from_be_bytes);
-    Ok(match dimension {
-        Dimension::Tenant => Some(TenantId::from_u128(id(row)?).to_string()),
-        Dimension::Key => Some(KeyId::from_u128(id(row)?).to_string()),
-        // A key without a user is counted under an empty one.
-        Dimension::User if row.get_ref(at)?.as_blob()?.is_empty() => None,
-        Dimension::User => Some(UserId::from_u128(id(row)?).to_string()),
-        Dimension::Limit => Some(row.get::<_, String>(at)?).filter(|limit| !limit.is_empty()),
-        Dimension::Route | Dimension::Outcome | Dimension::Environment => Some(row.get(at)?),
-    })
+/// The meters of a tenant: one step in the primary key each, however many rows there are.
+fn meters(connection: &Connection, tenant: TenantId) -> rusqlite::Result<Vec<Option<String>>> {
+    let mut statement = connection
+        .prepare_cached("SELECT meter FROM rollup_hour WHERE tenant = ?1 AND meter > ?2 ORDER BY meter LIMIT 1")?;
+    let mut found = Vec::new();
+    // No meter has an empty name.
+    let mut after = String::new();
+    while let Some(meter) =
+        statement.query_row((tenant.as_u128().to_be_bytes(), &after), |row| row.get::<_, String>(0)).optional()?
+    {
+        found.push(Some(meter.clone()));
+        after = meter;
+    }
+    Ok(found)
+}
+
+/// A statement put together from constant pieces, and its values: one text for each set of columns and filters, none with an `OR`, so that
+/// the primary key finds the rows.
+struct Question<'q> {
+    meter: Option<&'q str>,
+    text: String,
+    values: Vec<(&'static str, Box<dyn ToSql + 'q>)>,
+}
+
+impl<'q> Question<'q> {
+    fn new(query: &'q UsageQuery, part: Part, meter: Option<&'q str>) -> Self {
+        let mut question = Self { meter, text: String::with_capacity(512), values: Vec::with_capacity(10) };
+        question.select(query);
+        let period = match part {
+            Part::Hours(period) => {
+                question.text.push_str(" FROM rollup_hour");
+                period
+            }
+            Part::Days(period) => {
+                question.text.push_str(" FROM rollup_day");
+                period
+            }
+        };
+        question.text.push_str(" WHERE bucket >= :from AND bucket < :to");
+        question.values.push((":from", Box::new(period.start.as_micros())));
+        question.values.push((":to", Box::new(period.end.as_micros())));
+        question.filter_by(query);
+        question
+    }
+
+    /// The columns that [`Sums::add`] reads.
+    fn select(&mut self, query: &UsageQuery) {
+        self.text.push_str("SELECT units, requests");
+        if query.window.is_some() {
+            self.text.push_str(", bucket");
+        }
+        if self.meter.is_none() {
+            self.text.push_str(", meter");
+        }
+        for dimension in &query.group_by {
+            self.text.push_str(match dimension {
+                Dimension::Tenant => ", tenant",
+                Dimension::User => ", user",
+                Dimension::Key => ", key",
+                Dimension::Route => ", route",
+                Dimension::Outcome => ", outcome",
+                Dimension::Environment => ", environment",
+                Dimension::Limit => ", limit_name",
+            });
+        }
+    }
+
+    fn filter_by(&mut self, query: &'q UsageQuery) {
+        if let Some(tenant) = query.tenant {
+            self.filter(" AND tenant = :tenant", ":tenant", tenant.as_u128().to_be_bytes());
+        }
+        if let Some(meter) = self.meter {
+            self.filter(" AND meter = :meter", ":meter", meter);
+        }
+        if let Some(user) = query.user {
+            self.filter(" AND user = :user", ":user", user.as_u128().to_be_bytes());
+        }
+        if let Some(key) = query.key {
+            self.filter(" AND key = :key", ":key", key.as_u128().to_be_bytes());
+        }
+        if let Some(route) = &query.route {
+            self.filter(" AND route = :route", ":route", route.as_str());
+        }
+        if let Some(outcome) = &query.outcome {
+            self.filter(" AND outcome = :outcome", ":outcome", outcome.as_str());
+        }
+        if let Some(environment) = query.environment {
+            self.filter(" AND environment = :environment", ":environment", environment.as_str());
+        }
+    }
+
+    fn filter(&mut self, condition: &'static str, name: &'static str, value: impl ToSql + 'q) {
+        self.text.push_str(condition);
+        self.values.push((name, Box::new(value)));
+    }
+
+    fn ask(&self, connection: &Connection, sums: &mut Sums<'_>) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare_cached(&self.text)?;
+        let values: Vec<(&str, &dyn ToSql)> = self.values.iter().map(|(name, value)| (*name, &**value)).collect();
+        let mut found = statement.query(&*values)?;
+        while let Some(row) = found.next()? {
+            sums.add(row, self.meter)?;
+        }
+        Ok(())
+    }
 }

@@ -1,10 +1,11 @@
-//! Takes usage in: rollups and watermark in one transaction (B4).
+//! Takes usage in: rollups by hour and by day, and the watermark, in one transaction (B4).
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::SqliteStore;
+use super::days::TenantDays;
 use super::value::{Fault, to_column, units};
-use crate::model::StreamId;
+use crate::model::{StreamId, Timestamp};
 use crate::store::watermark::after_watermark;
 use crate::store::{Batch, RollupDelta, RollupKey, StoreError, UsageSink};
 
@@ -22,8 +23,18 @@ impl UsageSink for SqliteStore {
 
 fn accept(connection: &Connection, batch: &Batch) -> Result<u64, Fault> {
     let before = watermark(connection, batch.stream)?;
+    let mut days: Option<TenantDays> = None;
+    // In the order of tenant and bucket, as `TenantDays` wants them.
     for (key, delta) in after_watermark(batch, before).rollups() {
-        add(connection, &key, delta)?;
+        let days = match days.take().filter(|days| days.tenant() == key.tenant) {
+            Some(same) => days.insert(same),
+            None => days.insert(TenantDays::load(connection, key.tenant)?),
+        };
+        let day = days.of(connection, key.bucket)?;
+        add(connection, ADD_TO_HOUR, key.bucket, &key, delta)?;
+        if let Some(day) = day {
+            add(connection, ADD_TO_DAY, day, &key, delta)?;
+        }
     }
     let after = before.max(batch.last);
     connection
@@ -43,29 +54,43 @@ fn watermark(connection: &Connection, stream: StreamId) -> rusqlite::Result<u64>
     Ok(found.unwrap_or(0))
 }
 
-fn add(connection: &Connection, key: &RollupKey, delta: RollupDelta) -> rusqlite::Result<()> {
-    let user = key.user.map(|user| user.as_u128().to_be_bytes());
-    // The sum ends at the largest number that a column holds, instead of becoming a float.
-    connection
-        .prepare_cached(
-            "INSERT INTO rollup (tenant, bucket, user, key, environment, route, meter, outcome, limit_name, units, requests)
+/// The sum ends at the largest number that a column holds, instead of becoming a float.
+macro_rules! add_sql {
+    ($table:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $table,
+            " (tenant, bucket, user, key, environment, route, meter, outcome, limit_name, units, requests)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT DO UPDATE SET
                  units = min(units, 9223372036854775807 - excluded.units) + excluded.units,
-                 requests = min(requests, 9223372036854775807 - excluded.requests) + excluded.requests",
-        )?
-        .execute((
-            key.tenant.as_u128().to_be_bytes(),
-            key.bucket.as_micros(),
-            user.as_ref().map_or(&[][..], |bytes| &bytes[..]),
-            key.key.as_u128().to_be_bytes(),
-            key.environment.as_str(),
-            &*key.route,
-            &*key.meter,
-            &*key.outcome,
-            key.limit.as_deref().unwrap_or_default(),
-            to_column(delta.units),
-            to_column(delta.requests),
-        ))?;
+                 requests = min(requests, 9223372036854775807 - excluded.requests) + excluded.requests"
+        )
+    };
+}
+const ADD_TO_HOUR: &str = add_sql!("rollup_hour");
+const ADD_TO_DAY: &str = add_sql!("rollup_day");
+
+fn add(
+    connection: &Connection,
+    sql: &'static str,
+    bucket: Timestamp,
+    key: &RollupKey,
+    delta: RollupDelta,
+) -> rusqlite::Result<()> {
+    let user = key.user.map(|user| user.as_u128().to_be_bytes());
+    connection.prepare_cached(sql)?.execute((
+        key.tenant.as_u128().to_be_bytes(),
+        bucket.as_micros(),
+        user.as_ref().map_or(&[][..], |bytes| &bytes[..]),
+        key.key.as_u128().to_be_bytes(),
+        key.environment.as_str(),
+        &*key.route,
+        &*key.meter,
+        &*key.outcome,
+        key.limit.as_deref().unwrap_or_default(),
+        to_column(delta.units),
+        to_column(delta.requests),
+    ))?;
     Ok(())
 }

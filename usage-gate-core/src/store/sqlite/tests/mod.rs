@@ -1,5 +1,7 @@
 //! The suites on SQLite, and what only a file can do wrong.
 
+mod days;
+
 use std::path::PathBuf;
 
 use super::*;
