@@ -1,5 +1,7 @@
 //! A gate with everything on, for benchmarks: one tenant, one key, limits that never refuse.
 
+mod rollups;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use usage_gate_core::UsageGate;
@@ -8,6 +10,8 @@ use usage_gate_core::model::{LimitKind, Per, RequestId};
 use usage_gate_core::routes::Route;
 use usage_gate_core::secret::Pepper;
 use usage_gate_core::store::sqlite::SqliteStore;
+
+pub use rollups::million_rows;
 
 /// The gate, its store (whose calls can be counted) and the text of its key.
 #[derive(Debug)]
