@@ -37,6 +37,13 @@ async fn the_axum_example_serves_limits_and_meters() {
     assert_eq!(admin.usage(&tenant, "rows").await, [("billed".to_owned(), 120, 3)]);
     assert_eq!(client.get(&format!("http://{listen}/usage-gate/v1/me"), &key).await.status, 200);
 
+    // Whoever is signed in to the service is signed in to its portal.
+    let user = json!({"email": "ann@acme.test", "external_id": "ann"});
+    let user = admin.create(&format!("/tenants/{tenant}/users"), &user).await;
+    let session = http::Request::get(format!("http://{listen}/usage-gate/v1/session"));
+    let answer = client.call(session.header("cookie", "a=b; saas_user=ann").body("").unwrap()).await;
+    assert_eq!(answer.json()["user"]["id"], user["id"]);
+
     let pid = child.id().unwrap().to_string();
     assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
     let status = tokio::time::timeout(Duration::from_secs(20), child.wait()).await.unwrap().unwrap();

@@ -6,5 +6,6 @@ mod embedded;
 mod faults;
 mod guard;
 mod limits;
+mod portal;
 mod streams;
 mod usage;
