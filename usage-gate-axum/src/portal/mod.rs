@@ -27,6 +27,8 @@ use usage_gate_core::model::{Plan, Tenant};
 use crate::answer;
 use crate::portal_state::PortalState;
 
+pub(crate) use frame::Taste;
+
 /// Bytes of a form: a name of 10,000 characters of any script is read, so that the answer can say what is wrong with it.
 const MOST_FORM: usize = 256 * 1024;
 

@@ -3,17 +3,19 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use usage_gate_core::management;
 
 use super::plan;
 use crate::answer::{Problem, ok};
 use crate::document::Document;
+use crate::portal::Taste;
 use crate::portal_state::PortalState;
 use crate::session::{self, SignedIn, cookie};
 use crate::show;
-use usage_gate_core::management;
 
 /// A language in which there are pages.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -31,7 +33,7 @@ enum Theme {
     Dark,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Choice {
     language: Option<Language>,
@@ -45,13 +47,6 @@ impl Language {
             Self::Ja => "ja",
         }
     }
-
-    fn chosen(headers: &HeaderMap) -> Option<&'static str> {
-        [Self::En, Self::Ja]
-            .map(Self::as_str)
-            .into_iter()
-            .find(|word| cookie::value(headers, cookie::LANGUAGE) == Some(word))
-    }
 }
 
 impl Theme {
@@ -62,37 +57,29 @@ impl Theme {
             Self::Dark => "dark",
         }
     }
-
-    fn chosen(headers: &HeaderMap) -> Option<&'static str> {
-        let words = [Self::Auto, Self::Light, Self::Dark].map(Self::as_str);
-        words.into_iter().find(|word| cookie::value(headers, cookie::THEME) == Some(word))
-    }
 }
 
 pub(super) async fn read(
     State(state): State<PortalState>,
     signed_in: SignedIn,
-    headers: HeaderMap,
+    request: Parts,
 ) -> Result<Response, Problem> {
-    let language = Language::chosen(&headers);
-    Ok(ok(&document(&state, &signed_in, language, Theme::chosen(&headers)).await?))
+    Ok(ok(&document(&state, &signed_in, &request, Choice::default()).await?))
 }
 
 /// Remembers a choice in this browser. What is left out stays as it is.
 pub(super) async fn choose(
     State(state): State<PortalState>,
     signed_in: SignedIn,
-    headers: HeaderMap,
+    request: Parts,
     Document(choice): Document<Choice>,
 ) -> Result<Response, Problem> {
-    let (language, theme) = (choice.language.map(Language::as_str), choice.theme.map(Theme::as_str));
-    let shown = (language.or_else(|| Language::chosen(&headers)), theme.or_else(|| Theme::chosen(&headers)));
-    let mut response = ok(&document(&state, &signed_in, shown.0, shown.1).await?);
-    for (name, word) in [(cookie::LANGUAGE, language), (cookie::THEME, theme)] {
-        let cookie = word.and_then(|word| cookie::remember(&state, name, word));
-        if let Some(cookie) = cookie {
-            response.headers_mut().append(SET_COOKIE, cookie);
-        }
+    let mut response = ok(&document(&state, &signed_in, &request, choice).await?);
+    let words =
+        [(cookie::LANGUAGE, choice.language.map(Language::as_str)), (cookie::THEME, choice.theme.map(Theme::as_str))];
+    let cookies = words.into_iter().filter_map(|(name, word)| cookie::remember(&state, name, word?));
+    for cookie in cookies {
+        response.headers_mut().append(SET_COOKIE, cookie);
     }
     Ok(response)
 }
@@ -105,13 +92,14 @@ pub(super) async fn end(State(state): State<PortalState>, headers: HeaderMap) ->
     Ok(response)
 }
 
+/// With the choice as it is from now on.
 async fn document(
     state: &PortalState,
     signed_in: &SignedIn,
-    language: Option<&str>,
-    theme: Option<&str>,
+    request: &Parts,
+    choice: Choice,
 ) -> Result<Value, Problem> {
-    let (gate, options) = (state.gate(), state.options());
+    let (gate, options, taste) = (state.gate(), state.options(), Taste::of(request));
     let logo = options.logo.as_ref().map(|_| state.path("/assets/logo"));
     Ok(json!({
         "user": show::user(&signed_in.user),
@@ -120,7 +108,7 @@ async fn document(
         "grantable_scopes": management::grantable_scopes(gate, &plan(gate, signed_in).await?),
         "brand": {"name": options.name, "logo": logo},
         "return_url": signed_in.return_url,
-        "language": language.unwrap_or(Language::En.as_str()),
-        "theme": theme.unwrap_or(Theme::Auto.as_str()),
+        "language": choice.language.map_or(taste.language.tag(), Language::as_str),
+        "theme": choice.theme.map_or(taste.theme.as_str(), Theme::as_str),
     }))
 }

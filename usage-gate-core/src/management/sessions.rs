@@ -121,6 +121,9 @@ pub async fn create_portal_link(
 /// [`LinkError`]; after `Management` the outcome is unknown, and the user asks for another link.
 pub async fn redeem_portal_link(gate: &UsageGate, token: &str) -> Result<BegunSession, LinkError> {
     let sessions = sessions(gate)?;
+    if !has_form(token) {
+        return Err(LinkError::Unknown);
+    }
     let now = gate.clock().wall();
     let begun = new_token().map_err(ManagementError::from)?;
     let redemption =
@@ -142,11 +145,10 @@ pub async fn redeem_portal_link(gate: &UsageGate, token: &str) -> Result<BegunSe
 /// # Errors
 /// `NoSessions`, `NoAccounts`, `Store`.
 pub async fn session(gate: &UsageGate, token: &str) -> Result<Option<OpenSession>, ManagementError> {
-    // What has not the form of a token is not looked up.
-    if token.len() != TOKEN_DIGITS || !token.bytes().all(|b| b.is_ascii_alphanumeric()) {
+    let sessions = sessions(gate)?;
+    if !has_form(token) {
         return Ok(None);
     }
-    let sessions = sessions(gate)?;
     let now = gate.clock().wall();
     let Some(found) = sessions.session(TokenHash::of(token)).await? else { return Ok(None) };
     if found.ends_at <= now || found.last_seen_at.plus_micros(IDLE) <= now {
@@ -167,7 +169,11 @@ pub async fn session(gate: &UsageGate, token: &str) -> Result<Option<OpenSession
 /// # Errors
 /// `NoSessions`, `Store`: it may go on; ask again.
 pub async fn end_session(gate: &UsageGate, token: &str) -> Result<Option<Session>, ManagementError> {
-    Ok(sessions(gate)?.end_session(TokenHash::of(token)).await?)
+    let sessions = sessions(gate)?;
+    if !has_form(token) {
+        return Ok(None);
+    }
+    Ok(sessions.end_session(TokenHash::of(token)).await?)
 }
 
 /// With user and tenant as they are now; `None` if one of them is deleted.
@@ -176,6 +182,11 @@ async fn present(gate: &UsageGate, session: Session) -> Result<Option<OpenSessio
     let Some(user) = accounts.user(session.user).await? else { return Ok(None) };
     let Some(tenant) = accounts.tenant(user.tenant).await? else { return Ok(None) };
     Ok(Some(OpenSession { session, user, tenant }))
+}
+
+/// What has not the form of a token is not looked up.
+fn has_form(token: &str) -> bool {
+    token.len() == TOKEN_DIGITS && token.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 fn new_token() -> Result<Zeroizing<String>, NoRandomness> {

@@ -24,3 +24,16 @@ pub struct Plan {
     /// When this version was made.
     pub created_at: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_stored_before_plans_had_scopes_is_read() {
+        let stored = r#"{"id":"free","version":1,"name":"Free","currency":"USD","limits":[],"prices":[],
+            "created_at":"2026-11-24T12:00:00Z"}"#;
+        let plan: Plan = serde_json::from_str(stored).unwrap();
+        assert_eq!((plan.id.as_str(), plan.scopes), ("free", None));
+    }
+}
