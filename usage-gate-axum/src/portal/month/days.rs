@@ -144,7 +144,6 @@ impl Days {
         let meter = heading(&question.meter, language);
         let before = total(&answer.before.values().copied().collect::<Vec<_>>());
         let until = total(&answer.compared.values().copied().collect::<Vec<_>>());
-        let unbilled = answer.outcomes.get(&Some("unbilled".to_owned())).copied().unwrap_or(0);
         let by = match members.by {
             By::Key => language.words().key,
             By::Route => language.words().route,
@@ -157,7 +156,7 @@ impl Days {
                 Some(change) => language.compared(&change, &span_before, to.as_deref(), before),
                 None => language.nothing_before(&span_before),
             },
-            not_billed: (unbilled > 0).then(|| language.not_billed(unbilled)),
+            not_billed: (answer.unbilled > 0).then(|| language.not_billed(answer.unbilled)),
             series: series.iter().map(|one| comparison.row(one, all, members)).collect(),
             total: SeriesRow {
                 class: String::new(),

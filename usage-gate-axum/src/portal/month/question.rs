@@ -6,7 +6,7 @@ use usage_gate_core::UsageGate;
 use usage_gate_core::management::{Actor, ManagementError, usage_as};
 use usage_gate_core::model::{Environment, Per, Timestamp};
 use usage_gate_core::period::{AnchorDay, Calendar, Period, Zone, bucket_start};
-use usage_gate_core::store::{Dimension, UsageItem, UsagePage, UsageQuery, Window};
+use usage_gate_core::store::{Dimension, Outcome, UsageItem, UsagePage, UsageQuery, Window};
 
 /// What columns are stacked by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +71,8 @@ pub(crate) struct Answer {
     pub(crate) before: Totals,
     /// The same a day, of all members.
     pub(crate) before_by_day: Vec<u64>,
-    /// Units by outcome, of all members.
-    pub(crate) outcomes: Totals,
+    /// Units that were served and count against no limit.
+    pub(crate) unbilled: u64,
     /// All calls, by outcome, limit and key.
     pub(crate) calls: Vec<UsageItem>,
     /// Usage is whole up to here; `None` if nothing was ever shipped.
@@ -104,20 +104,27 @@ impl Question {
         let by = self.by.dimension();
         let days_of = |period| self.query(period, Some(Window::Day), &[by], Some(&self.meter));
         let recent = self.query(Period { start: compared.to, end: self.period.end }, None, &[by], Some(&self.meter));
-        let outcomes = self.query(self.period, None, &[Dimension::Outcome], Some(&self.meter));
         let calls = UsageQuery {
             environment: None,
             ..self.query(self.period, None, &[Dimension::Key, Dimension::Outcome, Dimension::Limit], Some("requests"))
         };
         let before = days_of(Period { start: self.previous.start, end: compared.previous_to });
-        let (now, before, recent, outcomes, calls) = tokio::try_join!(
+        let (now, before, recent, calls) = tokio::try_join!(
             self.read(gate, days_of(self.period)),
             self.read(gate, before),
             self.read(gate, recent),
-            self.read(gate, outcomes),
             self.read(gate, calls)
         )?;
 
+        let unbilled = match (self.by, self.meter.as_str()) {
+            // Most pages need not ask: it is in what they have.
+            (By::Outcome, _) => units_unbilled(&now.items),
+            (_, "requests") => units_unbilled(&calls.items),
+            _ => {
+                let outcomes = self.query(self.period, None, &[Dimension::Outcome], Some(&self.meter));
+                units_unbilled(&self.read(gate, outcomes).await?.items)
+            }
+        };
         let days = self.days(self.period);
         let mut by_day = BTreeMap::new();
         for item in &now.items {
@@ -144,7 +151,7 @@ impl Question {
             compared: until,
             before: sums_before,
             before_by_day,
-            outcomes: outcomes.items.iter().map(|item| (value(item, Dimension::Outcome), item.units)).collect(),
+            unbilled,
             calls: calls.items,
             complete_through: now.complete_through,
         })
@@ -189,6 +196,12 @@ impl Question {
         }
         days
     }
+}
+
+fn units_unbilled(items: &[UsageItem]) -> u64 {
+    let unbilled =
+        items.iter().filter(|item| value(item, Dimension::Outcome).as_deref() == Some(Outcome::Unbilled.as_str()));
+    unbilled.fold(0, |sum, item| sum.saturating_add(item.units))
 }
 
 fn add(sums: &mut [u64], days: &[Period], item: &UsageItem) {
