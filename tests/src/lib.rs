@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without fails it")]
 
 mod admin;
+pub mod browser;
 mod client;
 mod folder;
 mod gateway;
 mod upstream;
 
 pub use admin::Admin;
+pub use browser::Browser;
 pub use client::{Answer, Client};
 pub use folder::Folder;
 pub use gateway::{Gateway, Setup, binary, run};
