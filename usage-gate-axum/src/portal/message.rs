@@ -10,6 +10,7 @@ use usage_gate_core::management::{Invalid, ManagementError};
 use usage_gate_core::store::StoreError;
 
 use super::frame::{Frame, Taste};
+use super::locale::Language;
 use crate::portal_state::PortalState;
 use crate::session::NotSignedIn;
 
@@ -117,7 +118,9 @@ pub(crate) fn show(state: &PortalState, taste: Taste, trouble: &Trouble) -> Resp
         }
         Trouble::Forbidden(why) => {
             let message = Message::new(frame, w.forbidden_title, w.forbidden_text).link(month, w.to_month);
-            (StatusCode::FORBIDDEN, message.advice(why))
+            // The rule's own words are English.
+            let english = taste.language == Language::English;
+            (StatusCode::FORBIDDEN, if english { message.advice(why) } else { message })
         }
         Trouble::Suspended => {
             (StatusCode::FORBIDDEN, Message::new(frame, w.suspended_title, w.suspended_text).link(keys, w.to_keys))
