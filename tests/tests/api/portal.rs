@@ -1,6 +1,6 @@
 //! The portal's sessions from outside: a link from the command line, a browser's cookie, a key that works and one that does not any more.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Method, Request};
 use serde_json::{Value, json};
@@ -84,10 +84,8 @@ async fn from_a_link_to_a_key_that_works_and_is_revoked_and_out_again() {
 
     let path = format!("/v1/keys/{}/revoke", id.as_str().unwrap());
     assert_eq!(browser.call(Method::POST, &path, "").await.json()["status"], "revoked");
-    let revoked_at = Instant::now();
-    while client.get(&search, &key).await.code() != "revoked_key" {
-        assert!(revoked_at.elapsed() < Duration::from_secs(1), "a revoked key is refused within a second");
-    }
+    let refused = async { while client.get(&search, &key).await.code() != "revoked_key" {} };
+    tokio::time::timeout(Duration::from_secs(1), refused).await.unwrap();
 
     let forged = Request::post(format!("{}/usage-gate/v1/keys", gateway.url))
         .header("cookie", &browser.cookie)
