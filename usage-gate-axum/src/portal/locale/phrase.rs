@@ -72,7 +72,7 @@ impl Language {
     /// `50 per second`, `毎秒50`.
     pub(crate) fn rate(self, units: u64, per: &str) -> String {
         let units = grouped(units);
-        say!(self, format!("{units} {}", self.per(per)), format!("{}あたり{units}", self.per(per)))
+        say!(self, format!("{units} {}", self.per(per)), format!("{}{units}", every(per)))
     }
 
     /// `on search, items`.
@@ -106,11 +106,10 @@ impl Language {
     /// `86 used · burst of 100, refills 50 per second`.
     pub(crate) fn used_of_burst(self, used: u64, burst: u64, units: u64, per: &str) -> String {
         let (used, burst, units) = (grouped(used), grouped(burst), grouped(units));
-        let per = self.per(per);
         say!(
             self,
-            format!("{used} used · burst of {burst}, refills {units} {per}"),
-            format!("使用済み {used} · バースト{burst}、{per}に{units}回復")
+            format!("{used} used · burst of {burst}, refills {units} {}", self.per(per)),
+            format!("使用済み {used} · バースト{burst}、{}{units}回復", every(per))
         )
     }
 
@@ -310,6 +309,16 @@ impl Language {
             format!("All days and times in {zone}. A call counts when it ends."),
             format!("日付と時刻はすべて{zone}です。呼び出しは終了時に数えます。")
         )
+    }
+}
+
+/// A rate's unit of time, as Japanese says it before the number.
+fn every(per: &str) -> &'static str {
+    match per {
+        "second" => "毎秒",
+        "minute" => "毎分",
+        "hour" => "毎時",
+        _ => "毎日",
     }
 }
 
