@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 
@@ -70,7 +70,14 @@ pub(crate) async fn asset(State(state): State<PortalState>, Path(name): Path<Str
     let known =
         headers.get_all(IF_NONE_MATCH).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(&tag)));
     let Ok(tag) = HeaderValue::from_str(&tag) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    let head = [(CONTENT_TYPE, media_type), (CACHE_CONTROL, fixed(FOR_EVER)), (ETAG, tag)];
+    let head = [
+        (CONTENT_TYPE, media_type),
+        (CACHE_CONTROL, fixed(FOR_EVER)),
+        (ETAG, tag),
+        (X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
+        // A logo that is opened by itself is a document: whatever script is in it does not run.
+        (CONTENT_SECURITY_POLICY, fixed("default-src 'none'; style-src 'unsafe-inline'; sandbox")),
+    ];
     if known {
         return (StatusCode::NOT_MODIFIED, head).into_response();
     }

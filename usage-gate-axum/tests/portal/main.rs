@@ -1,5 +1,5 @@
 //! The pages as a browser gets them, without a browser: who sees what, what is in them, and what cannot get in.
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without fails it")]
 
 mod stage;
 

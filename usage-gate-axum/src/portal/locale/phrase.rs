@@ -21,7 +21,7 @@ impl Language {
     }
 
     /// `1 Nov 00:00 to 1 Dec 00:00, Asia/Tokyo (UTC+9).`
-    pub(crate) fn from_to(self, from: &When, to: &When, dates: &Dates, offset: &str) -> Html {
+    pub(crate) fn between(self, from: &When, to: &When, dates: &Dates, offset: &str) -> Html {
         let zone = dates.zone();
         Html::of(say!(
             self,

@@ -168,7 +168,7 @@ async fn page(state: &PortalState, taste: Taste, parts: &Parts) -> Result<MonthP
     Ok(MonthPage {
         title: language.title(&title, &frame.brand),
         period: title,
-        from_to: language.from_to(
+        from_to: language.between(
             &dates.day_and_time(period.start),
             &dates.day_and_time(period.end),
             &dates,

@@ -33,11 +33,14 @@ pub(crate) struct Refusals {
     pub(crate) calls: u64,
 }
 
+/// Refused calls, by key.
+type ByKey<'a> = BTreeMap<Option<&'a str>, u64>;
+
 impl Refusals {
     /// Sorts usage of the meter `requests`, grouped by outcome, limit and key.
     pub(crate) fn of(items: &[UsageItem], language: Language) -> Self {
         let words = language.words();
-        let mut kinds: BTreeMap<(&str, Option<&str>), BTreeMap<Option<&str>, u64>> = BTreeMap::new();
+        let mut kinds: BTreeMap<(&str, Option<&str>), ByKey<'_>> = BTreeMap::new();
         let mut calls = 0u64;
         for item in items {
             calls = calls.saturating_add(item.requests);
