@@ -69,7 +69,11 @@ impl Gateway {
         Self::start_in(Arc::new(Folder::new()), setup).await
     }
 
-    async fn start_in(folder: Arc<Folder>, setup: Setup) -> Self {
+    /// Starts one on the data that a folder has in `data`.
+    ///
+    /// # Panics
+    /// If it does not come up within 20 seconds.
+    pub async fn start_in(folder: Arc<Folder>, setup: Setup) -> Self {
         let config = folder.path().join("usage-gate.toml");
         std::fs::write(&config, &setup.config).unwrap();
         let mut command = Command::new(binary("usage-gate"));

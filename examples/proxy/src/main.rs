@@ -7,6 +7,7 @@ mod config;
 mod forward;
 mod listen;
 mod node;
+mod sample;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without fails it")]
 
 mod contract;
+mod demo;
 mod embedded;
 mod faults;
 mod guard;
 mod limits;
 mod portal;
+mod sample;
 mod streams;
 mod usage;

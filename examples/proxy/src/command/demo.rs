@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
@@ -12,13 +12,15 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use usage_gate_core::clock::Clock;
 
 use super::client::AdminClient;
 use super::serve::Stop;
 use super::{demo_upstream, log, say};
-use crate::config::{self, HttpUrl};
+use crate::config::{self, HttpUrl, Loaded};
 use crate::listen::install_metrics;
-use crate::node::{Listeners, Node, absolute, random_hex};
+use crate::node::{Listeners, Node, Opened, absolute, random_hex};
+use crate::sample::{self, Made, Order, Progress};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -36,8 +38,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let url: HttpUrl = format!("http://{}", upstream.local_addr()?).parse()?;
     let api = tokio::spawn(async move { axum::serve(upstream, demo_upstream::router()).await });
 
-    // Neither a file nor the environment: a demo is the same everywhere.
-    let mut loaded = config::load(None, &[])?;
+    // Neither a file of one's own nor the environment: a demo is the same everywhere.
+    let mut loaded = config::load_text("sample.toml", sample::CONFIG, &[])?;
     loaded.config.upstream.url = Some(url);
     loaded.config.server.drain = Duration::from_secs(3);
     let temporary = match arguments.data_dir {
@@ -53,11 +55,16 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
 
     let listeners = Listeners::bind_anywhere(&loaded.config).await?;
-    let node = Node::start(&loaded, listeners, install_metrics()?).await?;
+    let metrics = install_metrics()?;
+    let made = make_sample(&loaded).await.context("the demo's customers")?;
+    let node = Node::start(&loaded, listeners, metrics).await?;
     let admin = AdminClient::new(format!("http://{}", node.admin).parse()?, &node.token_file)?;
-    let world = World::make(&admin).await.context("the demo's tenants")?;
-    let traffic = tokio::spawn(traffic(node.public.to_string(), world.others.clone()));
-    welcome(&node, &world)?;
+    let world = match made {
+        Some(made) => World::of(&made)?,
+        None => World::again(&admin).await.context("the demo's customers of last time")?,
+    };
+    let traffic = tokio::spawn(traffic(node.public.to_string(), world.keys.clone()));
+    welcome(&node, &world, &admin).await?;
 
     stop.wait().await;
     traffic.abort();
@@ -65,6 +72,21 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     api.abort();
     drop(temporary);
     stopped
+}
+
+/// Customers with weeks of use; `None` if they are there from the last time, with `--data-dir`.
+async fn make_sample(loaded: &Loaded) -> anyhow::Result<Option<Made>> {
+    let opened = Opened::open(loaded, Clock::system()).await?;
+    let made = match sample::found(&opened).await? {
+        Some(_) => None,
+        None => {
+            let mut progress = Progress::new("making weeks of use");
+            // Nine and not eight: the month before this one is whole, whatever the day.
+            Some(sample::make(&opened, Order { weeks: 9, seed: 1 }, &mut progress).await?)
+        }
+    };
+    opened.close().await?;
+    Ok(made)
 }
 
 /// A directory that is removed at the end, however that comes.
@@ -79,74 +101,57 @@ impl Drop for Temporary {
     }
 }
 
-/// The customers of the demo.
+/// Whose portal can be looked at, and what they may do in it.
+const GUESTS: [(&str, &str); 2] = [("Ann Sato", "owner"), ("Chiyo Mori", "member")];
+/// Keys with which the demo calls: the first is for the person who tries it, the second has a limit that is soon reached.
+const KEYS: [&str; 5] = ["web-production", "website", "mobile-app", "partner-feed", "warehouse"];
+
+/// The customers of the demo, as far as it speaks of them.
 #[derive(Debug)]
 struct World {
     tenant: String,
-    /// For the person who tries it.
-    key: String,
-    /// For the traffic.
-    others: Vec<String>,
+    /// In the order of [`GUESTS`].
+    users: Vec<String>,
+    /// Texts, in the order of [`KEYS`].
+    keys: Vec<String>,
 }
 
 impl World {
-    async fn make(admin: &AdminClient) -> anyhow::Result<Self> {
-        let suffix = random_hex::<3>()?;
-        ensure_plan(
-            admin,
-            &json!({"id":"starter","name":"Starter","currency":"USD","limits":[
-            {"name":"burst","kind":"rate","meter":"requests","units":5,"per":"second","burst":10,"counted_by":"key"},
-            {"name":"month","kind":"quota","meter":"requests","units":20_000,"per":"month","counted_by":"tenant"}]}),
-        )
-        .await?;
-        ensure_plan(
-            admin,
-            &json!({"id":"pro","name":"Pro","currency":"USD","limits":[
-            {"name":"burst","kind":"rate","meter":"requests","units":50,"per":"second","burst":100,"counted_by":"key"},
-            {"name":"month","kind":"quota","meter":"requests","units":1_000_000,"per":"month","counted_by":"tenant"}]}),
-        )
-        .await?;
-        let acme = tenant(admin, "Acme", "starter", "Asia/Tokyo", &suffix).await?;
-        let globex = tenant(admin, "Globex", "pro", "Europe/Berlin", &suffix).await?;
-        let ann = user(admin, &acme, "Ann", "owner").await?;
-        let bob = user(admin, &acme, "Bob", "member").await?;
-        let cleo = user(admin, &globex, "Cleo", "owner").await?;
-        Ok(Self {
-            key: key(admin, &acme, "try me", &ann).await?,
-            others: vec![
-                key(admin, &acme, "nightly report", &bob).await?,
-                key(admin, &globex, "website", &cleo).await?,
-                key(admin, &globex, "mobile app", &cleo).await?,
-            ],
-            tenant: acme,
-        })
+    fn of(made: &Made) -> anyhow::Result<Self> {
+        let tenant = made.customers.first().context("the sample has no customers")?.tenant.to_string();
+        let user = |name| made.user(name).map(|id| id.to_string());
+        let users: Option<_> = GUESTS.iter().map(|(name, _)| user(name)).collect();
+        let keys: Option<_> = KEYS.iter().map(|name| made.key(name).map(ToOwned::to_owned)).collect();
+        Ok(Self { tenant, users: users.context("users")?, keys: keys.context("keys")? })
+    }
+
+    /// The same from a running gate: texts of keys are kept nowhere, so the keys get new ones.
+    async fn again(admin: &AdminClient) -> anyhow::Result<Self> {
+        let (mut tenants, mut users, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for id in sample::TENANTS {
+            let found = admin.get(&format!("/admin/v1/tenants?external_id={id}")).await?;
+            let tenant = found.pointer("/items/0").with_context(|| format!("there is no tenant `{id}`"))?;
+            let tenant = member(tenant, "id")?;
+            users.extend(admin.list(&format!("/admin/v1/tenants/{tenant}/users")).await?);
+            keys.extend(admin.list(&format!("/admin/v1/tenants/{tenant}/keys")).await?);
+            tenants.push(tenant);
+        }
+        let mut world = Self { tenant: tenants.swap_remove(0), users: Vec::new(), keys: Vec::new() };
+        for (name, _) in GUESTS {
+            world.users.push(member(named(&users, name)?, "id")?);
+        }
+        for name in KEYS {
+            let id = member(named(&keys, name)?, "id")?;
+            let rotated = admin.post(&format!("/admin/v1/keys/{id}/rotate"), &json!({"overlap_seconds": 0})).await?;
+            world.keys.push(member(&rotated, "key")?);
+        }
+        Ok(world)
     }
 }
 
-/// With `--data-dir` the plan may be there from the last time.
-async fn ensure_plan(admin: &AdminClient, plan: &Value) -> anyhow::Result<()> {
-    let known = admin.list("/admin/v1/plans").await?;
-    if !known.iter().any(|other| other.get("id") == plan.get("id")) {
-        admin.post("/admin/v1/plans", plan).await?;
-    }
-    Ok(())
-}
-
-async fn tenant(admin: &AdminClient, name: &str, plan: &str, zone: &str, suffix: &str) -> anyhow::Result<String> {
-    let external_id = format!("{}-{suffix}", name.to_ascii_lowercase());
-    let document = json!({"name": name, "plan": plan, "time_zone": zone, "external_id": external_id});
-    member(&admin.post("/admin/v1/tenants", &document).await?, "id")
-}
-
-async fn user(admin: &AdminClient, tenant: &str, name: &str, role: &str) -> anyhow::Result<String> {
-    let email = format!("{}@example.test", name.to_ascii_lowercase());
-    let document = json!({"email": email, "name": name, "role": role});
-    member(&admin.post(&format!("/admin/v1/tenants/{tenant}/users"), &document).await?, "id")
-}
-
-async fn key(admin: &AdminClient, tenant: &str, name: &str, user: &str) -> anyhow::Result<String> {
-    let document = json!({"name": name, "user": user});
-    member(&admin.post(&format!("/admin/v1/tenants/{tenant}/keys"), &document).await?, "key")
+fn named<'a>(items: &'a [Value], name: &str) -> anyhow::Result<&'a Value> {
+    let found = items.iter().find(|item| item.get("name").and_then(Value::as_str) == Some(name));
+    found.with_context(|| format!("`{name}` is not there any more: use another --data-dir"))
 }
 
 fn member(document: &Value, name: &str) -> anyhow::Result<String> {
@@ -154,12 +159,13 @@ fn member(document: &Value, name: &str) -> anyhow::Result<String> {
     text.with_context(|| format!("the admin API's answer has no `{name}`"))
 }
 
-/// A few requests a second from the other keys, so that there is something to see.
+/// A few requests a second with the customers' keys, so that there is something to see.
 async fn traffic(public: String, keys: Vec<String>) {
-    const PATHS: [&str; 4] = ["/v1/search?q=tea", "/v1/items/7", "/v1/search?q=coffee", "/v1/items/missing"];
+    const PATHS: [&str; 5] =
+        ["/v1/search?q=tea", "/v1/search?q=coffee", "/v1/search?q=cake", "/v1/feed", "/v1/items/7"];
     let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let mut every = tokio::time::interval(Duration::from_millis(400));
-    for (path, key) in PATHS.iter().cycle().zip(keys.iter().cycle()) {
+    for (path, key) in PATHS.iter().zip(&keys).cycle() {
         every.tick().await;
         let request = Request::get(format!("http://{public}{path}")).header("x-api-key", key).body(Empty::new());
         let Ok(request) = request else { return };
@@ -170,12 +176,28 @@ async fn traffic(public: String, keys: Vec<String>) {
     }
 }
 
-fn welcome(node: &Node, world: &World) -> std::io::Result<()> {
-    let World { tenant, key, .. } = world;
-    let Node { public, admin, .. } = node;
+/// A link that signs a user in to the portal, once.
+async fn portal_link(admin: &AdminClient, user: &str) -> anyhow::Result<String> {
+    member(&admin.post("/admin/v1/portal-sessions", &json!({"user": user})).await?, "url")
+}
+
+async fn welcome(node: &Node, world: &World, admin: &AdminClient) -> anyhow::Result<()> {
+    let [key, small, ..] = &*world.keys else { bail!("the demo has no keys") };
+    let tenant = &world.tenant;
+    let Node { public, admin: address, .. } = node;
     let token = absolute(&node.token_file);
     let token = token.display();
-    say("A demo API runs behind the gate. Its key, for the tenant Acme:")?;
+    let program = super::program();
+    let options = format!("--admin-url http://{address} --token-file {token}");
+    say("A month of Acme Robotics, as its people see it. Each link works once, within 15 minutes:")?;
+    for ((name, role), user) in GUESTS.iter().zip(&world.users) {
+        say(format_args!("  {}   {name}, {role}", portal_link(admin, user).await?))?;
+    }
+    say("Another one:")?;
+    if let Some(user) = world.users.first() {
+        say(format_args!("  {program} user link {user} {options}"))?;
+    }
+    say("\nA demo API runs behind the gate. A key of Acme's for it:")?;
     say(format_args!("  {key}"))?;
     say("\nCall the API, without and with the key:")?;
     say(format_args!("  curl -i 'http://{public}/v1/search?q=tea'"))?;
@@ -183,17 +205,17 @@ fn welcome(node: &Node, world: &World) -> std::io::Result<()> {
     say("\nSee what the upstream learns of the caller, and a stream:")?;
     say(format_args!("  curl -s -H 'x-api-key: {key}' http://{public}/v1/echo"))?;
     say(format_args!("  curl -sN -H 'x-api-key: {key}' http://{public}/v1/stream"))?;
-    say("\nGo over the limit of 10 at once:")?;
+    say("\nGo over the limit of 10 at once that Globex has:")?;
     say(format_args!(
-        "  for n in $(seq 20); do curl -s -o /dev/null -w '%{{http_code}} ' -H 'x-api-key: {key}' http://{public}/v1/items/$n; done; echo"
+        "  for n in $(seq 20); do curl -s -o /dev/null -w '%{{http_code}} ' -H 'x-api-key: {small}' http://{public}/v1/items/$n; done; echo"
     ))?;
     say("\nSee the key's own limits and use:")?;
     say(format_args!("  curl -s -H 'x-api-key: {key}' http://{public}/usage-gate/v1/me"))?;
-    say(format_args!("\nThe admin API is at http://{admin}/admin/v1, its token in {token}:"))?;
+    say(format_args!("\nThe admin API is at http://{address}/admin/v1, its token in {token}:"))?;
     say(format_args!(
-        "  curl -s -H \"Authorization: Bearer $(cat {token})\" 'http://{admin}/admin/v1/usage?tenant={tenant}&group_by=key,outcome'"
+        "  curl -s -H \"Authorization: Bearer $(cat {token})\" 'http://{address}/admin/v1/usage?tenant={tenant}&group_by=key,outcome'"
     ))?;
-    let program = super::program();
-    say(format_args!("  {program} key list --tenant {tenant} --admin-url http://{admin} --token-file {token}"))?;
-    say("\nCtrl-C ends it.")
+    say(format_args!("  {program} key list --tenant {tenant} {options}"))?;
+    say("\nCtrl-C ends it.")?;
+    Ok(())
 }

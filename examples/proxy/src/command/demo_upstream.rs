@@ -6,8 +6,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::{Path, Query};
-use axum::http::HeaderMap;
-use axum::routing::{any, get};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use http_body::Frame;
@@ -20,6 +21,8 @@ pub(super) fn router() -> Router {
     Router::new()
         .route("/v1/search", get(search))
         .route("/v1/items/{id}", get(item))
+        .route("/v1/exports", post(export))
+        .route("/v1/feed", get(feed))
         .route("/v1/echo", any(echo))
         .route("/v1/stream", get(stream))
 }
@@ -30,13 +33,23 @@ struct Search {
     q: String,
 }
 
-async fn search(Query(Search { q }): Query<Search>) -> Json<Value> {
+/// States what it cost itself: the gate counts it, and the caller does not see the header.
+async fn search(Query(Search { q }): Query<Search>) -> impl IntoResponse {
     let items: Vec<Value> = (1..=3).map(|n| json!({"id": n, "title": format!("{q} {n}")})).collect();
-    Json(json!({"query": q, "items": items}))
+    let tokens = 160 + 40 * q.len();
+    ([("x-usage-gate-cost", format!("output_tokens={tokens}"))], Json(json!({"query": q, "items": items})))
 }
 
 async fn item(Path(id): Path<String>) -> Json<Value> {
     Json(json!({"id": id, "title": format!("item {id}")}))
+}
+
+async fn export() -> (StatusCode, Json<Value>) {
+    (StatusCode::CREATED, Json(json!({"rows": 1_200})))
+}
+
+async fn feed() -> Json<Value> {
+    Json(json!({"items": [{"id": 1, "title": "what is new"}]}))
 }
 
 /// Shows what an upstream learns: who calls, and never the key.

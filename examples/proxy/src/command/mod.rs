@@ -6,6 +6,7 @@ mod demo;
 mod demo_upstream;
 mod key;
 mod log;
+mod sample;
 mod serve;
 mod table;
 mod tenant;
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// Try it: an API, tenants, keys and traffic on this machine, gone afterwards
     Demo(demo::Arguments),
+    /// Make customers with weeks of use in a data directory that is not served
+    Sample(sample::Arguments),
     /// Check a configuration without serving
     Check(check::Arguments),
     /// Make and list tenants
@@ -47,6 +50,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         match command {
             Command::Serve(arguments) => Box::pin(serve::run(arguments)).await,
             Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
+            Command::Sample(arguments) => Box::pin(sample::run(arguments)).await,
             Command::Check(arguments) => check::run(&arguments),
             Command::Tenant(command) => tenant::run(command).await,
             Command::User(command) => user::run(command).await,

@@ -51,6 +51,13 @@ pub(crate) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded
     Ok(Loaded { config, source })
 }
 
+/// Reads a text that is part of the program, and lays the environment over it.
+pub(crate) fn load_text(name: &str, text: &str, overrides: &[Override]) -> Result<Loaded, Faults> {
+    let source = Source { name: name.to_owned(), text: text.to_owned() };
+    let config = read(&source, overrides)?;
+    Ok(Loaded { config, source: Some(source) })
+}
+
 fn read(source: &Source, overrides: &[Override]) -> Result<Config, Faults> {
     let parsed = DeTable::parse(&source.text).map_err(|fault| source.describe(&fault, None))?;
     let mut table = parsed.into_inner();

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use usage_gate_core::model::AddressRange;
 
 pub(crate) use env::overrides;
-pub(crate) use load::{Loaded, load};
+pub(crate) use load::{Loaded, load, load_text};
 pub(crate) use routes::RouteConfig;
 pub(crate) use url::HttpUrl;
 pub(crate) use value::ReservedPrefix;

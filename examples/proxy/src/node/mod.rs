@@ -2,6 +2,7 @@
 
 mod data_dir;
 mod free_plan;
+mod open;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,13 @@ use tokio::task::JoinHandle;
 use usage_gate_axum::AdminTokens;
 use usage_gate_core::UsageGate;
 use usage_gate_core::clock::Clock;
-use usage_gate_core::store::sqlite::SqliteStore;
 
 use crate::config::{Config, HttpUrl, Loaded};
 use crate::listen::public::Public;
 use crate::listen::{Drain, admin, bind};
 use data_dir::DataDir;
 pub(crate) use data_dir::random_hex;
+pub(crate) use open::Opened;
 
 /// What is bound before anything else is made: a taken port is the most common fault of a start.
 #[derive(Debug)]
@@ -73,42 +74,13 @@ impl Node {
         listeners: Listeners,
         metrics: PrometheusHandle,
     ) -> anyhow::Result<Self> {
-        let (_, routes) = loaded.meters_and_routes()?;
         let config = loaded.config.clone();
-        let data_dir = DataDir::open(&config.server.data_dir)?;
-        let name = match &config.server.node {
-            Some(name) => name.clone(),
-            None => data_dir.node_id()?,
-        };
+        let Opened { gate, data_dir, .. } = Opened::open(loaded, Clock::system()).await?;
         let token_file = config.admin_token_file();
         let token = match &config.admin.token_file {
             Some(path) => data_dir::read_token(path)?,
             None => data_dir::token(&token_file)?,
         };
-
-        let clock = Clock::system();
-        let database = config.database();
-        let store = SqliteStore::options(&database)
-            .clock(clock.clone())
-            .open()
-            .await
-            .with_context(|| format!("database {}", database.display()))?;
-        let gate = UsageGate::builder()
-            .store(store)
-            .clock(clock)
-            .pepper_file(config.pepper_file())
-            .node(name)
-            .key_prefix(&*config.keys.prefix)
-            .key_headers(config.keys.headers.iter().map(http::HeaderName::as_str))
-            .legacy_headers(config.limits.legacy_headers)
-            .deny(config.abuse.deny.iter().copied())
-            // A proxy stands for the client where it does not name one: it must not be shut out for who is behind it.
-            .allow(config.abuse.allow.iter().chain(&config.server.trusted_proxies).copied())
-            .bad_credentials(config.abuse.bad_credentials)
-            .block_for(config.abuse.block)
-            .routes(routes);
-        let gate = config.meters.keys().fold(gate, |gate, meter| gate.meter(meter));
-        let gate = gate.build().await.context("gate")?;
         free_plan::ensure(&gate).await.context("the first plan")?;
 
         let addresses = (listeners.public.local_addr()?, listeners.admin.local_addr()?);

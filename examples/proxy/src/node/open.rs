@@ -1,0 +1,59 @@
+//! What stands behind a gate: its directory, locked, its database, and the gate itself; served or not.
+
+use anyhow::Context;
+use usage_gate_core::UsageGate;
+use usage_gate_core::clock::Clock;
+use usage_gate_core::store::sqlite::SqliteStore;
+
+use super::data_dir::DataDir;
+use crate::config::Loaded;
+
+/// A gate over its database.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) gate: UsageGate,
+    pub(crate) store: SqliteStore,
+    /// Holds the lock until the end.
+    pub(super) data_dir: DataDir,
+}
+
+impl Opened {
+    /// Opens the database of a configuration, and makes what is missing.
+    pub(crate) async fn open(loaded: &Loaded, clock: Clock) -> anyhow::Result<Self> {
+        let (_, routes) = loaded.meters_and_routes()?;
+        let config = &loaded.config;
+        let data_dir = DataDir::open(&config.server.data_dir)?;
+        let name = match &config.server.node {
+            Some(name) => name.clone(),
+            None => data_dir.node_id()?,
+        };
+        let database = config.database();
+        let store = SqliteStore::options(&database)
+            .clock(clock.clone())
+            .open()
+            .await
+            .with_context(|| format!("database {}", database.display()))?;
+        let gate = UsageGate::builder()
+            .store(store.clone())
+            .clock(clock)
+            .pepper_file(config.pepper_file())
+            .node(name)
+            .key_prefix(&*config.keys.prefix)
+            .key_headers(config.keys.headers.iter().map(http::HeaderName::as_str))
+            .legacy_headers(config.limits.legacy_headers)
+            .deny(config.abuse.deny.iter().copied())
+            // A proxy stands for the client where it does not name one: it must not be shut out for who is behind it.
+            .allow(config.abuse.allow.iter().chain(&config.server.trusted_proxies).copied())
+            .bad_credentials(config.abuse.bad_credentials)
+            .block_for(config.abuse.block)
+            .routes(routes);
+        let gate = config.meters.keys().fold(gate, |gate, meter| gate.meter(meter));
+        let gate = gate.build().await.context("gate")?;
+        Ok(Self { gate, store, data_dir })
+    }
+
+    /// Ends it without having served.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        self.gate.drain().await.context("the gate could not be closed")
+    }
+}
