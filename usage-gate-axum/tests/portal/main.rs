@@ -234,6 +234,7 @@ async fn a_full_limit_is_said_first_and_refusals_are_explained() {
     let page = stage.get("/month", &cookie).await.text;
     let note = after(&page, "<div class=\"note\">", "</div>");
     assert!(note.contains("Requests: refused until") && note.contains("all 1,000 per month are used"), "{note}");
+    assert!(!note.contains("Everything else works"), "it is a limit of every route");
     assert!(page.contains("<li class=\"limit full\"") && page.contains("0 left"));
     let refused = after(&page, "id=\"refused\">", "</section>");
     assert!(

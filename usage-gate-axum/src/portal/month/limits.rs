@@ -42,6 +42,8 @@ pub(crate) struct Notice {
     pub(crate) head: Html,
     pub(crate) time: String,
     pub(crate) text: String,
+    /// The limit is one of some routes: the others are served.
+    pub(crate) partly: bool,
 }
 
 /// From this share of a limit on it is running low, in percent.
@@ -113,6 +115,7 @@ impl Notice {
         Some(Self {
             head: language.refused_until(&title(state, language), &dates.until(end)),
             time: language.in_brackets(&dates.in_time(end)),
+            partly: state.limit.routes.is_some(),
             text: language.all_used(state.ceiling, state.limit.per.map_or("", Per::as_str)),
         })
     }
