@@ -20,11 +20,16 @@
     const dismiss = event.target.closest('.keys [data-dismiss]');
     if (dismiss) {
       event.preventDefault();
-      const row = dismiss.closest('li');
-      dismiss.closest('form').remove();
-      row.querySelector('.acts .bad').focus();
+      close(dismiss.closest('form'));
     }
   });
+
+  // The panel of a row goes, and the focus to where it was opened.
+  const close = (panel) => {
+    const row = panel.closest('li');
+    panel.remove();
+    row.querySelector('.acts .bad').focus();
+  };
 
   document.addEventListener('htmx:beforeRequest', (event) => {
     // A page that nobody looks at asks for nothing, and a row opens one panel.
@@ -64,10 +69,14 @@
     chart.addEventListener('pointermove', (event) => { if (event.buttons || event.pointerType === 'touch') scrub(event); });
   }
 
-  // Escape closes the menu and gives the focus back.
+  // Escape closes the panel that it is pressed in, or the menu, and gives the focus back.
   document.addEventListener('keydown', (event) => {
+    if (event.key !== 'Escape') return;
+    const panel = event.target.closest('.keys form.panel');
     const menu = document.querySelector('.who[open]');
-    if (event.key === 'Escape' && menu) {
+    if (panel) {
+      close(panel);
+    } else if (menu) {
       menu.open = false;
       menu.querySelector('summary').focus();
     }
