@@ -1,4 +1,4 @@
-//! A server of a few pages, under the strict policy that the gateway's pages have.
+//! A server of a few pages, under the strict policy that the gateway's pages have, or under none.
 
 use std::convert::Infallible;
 
@@ -25,14 +25,24 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn start(pages: Pages) -> Self {
+        Self::serve(pages, POLICY).await
+    }
+
+    /// Pages that may do whatever a browser lets them do.
+    pub(crate) async fn start_without_policy(pages: Pages) -> Self {
+        Self::serve(pages, "").await
+    }
+
+    async fn serve(pages: Pages, policy: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                let service =
-                    hyper::service::service_fn(async move |request| Ok::<_, Infallible>(answer(pages, &request)));
+                let service = hyper::service::service_fn(async move |request| {
+                    Ok::<_, Infallible>(answer(pages, policy, &request))
+                });
                 let connection =
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 connections.spawn(async move {
@@ -55,7 +65,7 @@ impl Drop for Site {
 }
 
 /// `{language}` in a page is the request's `Accept-Language`, `{cookie}` its cookies. `/later.js` is the one script there is.
-fn answer(pages: Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(pages: Pages, policy: &'static str, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     const LATER: &str = "document.querySelector('#go')?.addEventListener('click', () => setTimeout(() => {
         const done = document.createElement('output'); done.textContent = 'done'; document.querySelector('main').append(done) }, 150))";
 
@@ -75,6 +85,6 @@ fn answer(pages: Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     );
     let page = Response::builder().status(status).header("content-type", "text/html; charset=utf-8");
     let page =
-        page.header("content-security-policy", POLICY).header("set-cookie", "visited=yes; HttpOnly; SameSite=Strict");
+        page.header("content-security-policy", policy).header("set-cookie", "visited=yes; HttpOnly; SameSite=Strict");
     page.body(Full::from(html)).unwrap()
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 use usage_gate_tests::Browser;
 use usage_gate_tests::browser::{Key, Target};
 
-use super::stage::{Stage, session_cookie};
+use super::stage::{Stage, create, session_cookie};
 
 #[tokio::test]
 async fn a_users_day_from_the_link_to_a_revoked_key() {
@@ -93,15 +93,6 @@ async fn a_users_day_from_the_link_to_a_revoked_key() {
     browser.see(Target::Text("Revoked")).await;
     assert_eq!(browser.count(Target::Role("link", "Revoke ci")).await, 0);
     browser.assert_quiet().await;
-}
-
-/// Makes a key with both scopes on the page of keys; its text.
-async fn create(browser: &Browser, name: &str) -> String {
-    browser.fill(Target::Role("textbox", "Name"), name).await;
-    browser.click(Target::Role("checkbox", "search:read")).await;
-    browser.click(Target::Role("checkbox", "items:read")).await;
-    browser.click(Target::Role("button", "Create key")).await;
-    browser.text("#key-text").await
 }
 
 /// What the first copy button copies, as it is pasted into the field for a name.

@@ -1,6 +1,9 @@
 //! The portal as its users have it: a gateway as a process, a real upstream, a browser.
 
+mod cross_site;
 mod day;
+mod keyboard;
+mod plain;
 mod roles;
 mod sessions;
 mod stage;

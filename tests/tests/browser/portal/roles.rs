@@ -87,7 +87,6 @@ async fn a_viewer_has_nothing_to_press() {
             .then(answer => answer.status)",
     );
     assert_eq!(sent.await, 403);
-    let keys = stage.admin.read(&format!("/tenants/{tenant}/keys")).await;
-    assert_eq!(keys["items"].as_array().unwrap().len(), 1);
+    assert_eq!(stage.keys(&tenant).await.len(), 1);
     viewer.assert_quiet_but(&["403", "404"]).await;
 }

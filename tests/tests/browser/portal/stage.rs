@@ -2,7 +2,7 @@
 
 use http::Request;
 use serde_json::{Value, json};
-use usage_gate_tests::browser::Cookie;
+use usage_gate_tests::browser::{Cookie, Target};
 use usage_gate_tests::{Admin, Answer, Browser, Client, Gateway, Setup, Upstream};
 
 /// Every route asks for the scope; `items` is there to be limited apart from `search`.
@@ -81,6 +81,13 @@ impl Stage {
         self.client.get(&format!("{}{path}", self.gateway.url), key).await
     }
 
+    /// Names and states of a tenant's keys, as the operator sees them.
+    pub(crate) async fn keys(&self, tenant: &str) -> Vec<(String, String)> {
+        let keys = self.admin.read(&format!("/tenants/{tenant}/keys")).await;
+        let word = |key: &Value, member: &str| key[member].as_str().unwrap().to_owned();
+        keys["items"].as_array().unwrap().iter().map(|key| (word(key, "name"), word(key, "status"))).collect()
+    }
+
     /// A page or a document as somebody gets it who has the cookie and no browser.
     pub(crate) async fn with_cookie(&self, path: &str, cookie: &Cookie) -> Answer {
         let request = Request::get(self.page(path)).header("cookie", format!("{}={}", cookie.name, cookie.value));
@@ -91,6 +98,15 @@ impl Stage {
 /// The session's cookie in a browser.
 pub(crate) async fn session_cookie(browser: &Browser) -> Cookie {
     browser.cookies().await.into_iter().find(|cookie| cookie.name == SESSION).unwrap()
+}
+
+/// Makes a key with both scopes on the page of keys; its text.
+pub(crate) async fn create(browser: &Browser, name: &str) -> String {
+    browser.fill(Target::Role("textbox", "Name"), name).await;
+    browser.click(Target::Role("checkbox", "search:read")).await;
+    browser.click(Target::Role("checkbox", "items:read")).await;
+    browser.click(Target::Role("button", "Create key")).await;
+    browser.text("#key-text").await
 }
 
 fn id(document: &Value) -> String {
