@@ -124,6 +124,7 @@ impl Language {
     }
 
     pub(crate) fn lowest_now(self, subject: &str) -> String {
+        let subject = isolated(subject);
         say!(self, format!("lowest now: {subject}"), format!("最少：{subject}"))
     }
 
