@@ -6,6 +6,7 @@ pub mod browser;
 mod client;
 mod folder;
 mod gateway;
+mod tour;
 mod upstream;
 
 pub use admin::Admin;
@@ -13,4 +14,5 @@ pub use browser::Browser;
 pub use client::{Answer, Client};
 pub use folder::Folder;
 pub use gateway::{Gateway, Setup, binary, run};
+pub use tour::{Stop, Tour};
 pub use upstream::{Seen, Upstream};

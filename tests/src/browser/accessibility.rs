@@ -46,7 +46,9 @@ impl Browser {
             let parameters = json!({ "contextId": world["executionContextId"], "expression": expression });
             self.try_evaluate(parameters).await.unwrap_or_else(|reason| panic!("axe: {reason}"))
         };
-        run(&format!("{AXE}\n;true")).await;
+        if run("typeof axe").await == "undefined" {
+            run(&format!("{AXE}\n;true")).await;
+        }
         let found = run("axe.run(document, { resultTypes: ['violations'] }).then(result => result.violations)").await;
         self.allow_scripts(scripts).await;
         let violations = found.as_array().into_iter().flatten().map(violation);

@@ -2,6 +2,7 @@
 
 mod cross_site;
 mod day;
+mod every_page;
 mod keyboard;
 mod plain;
 mod roles;
