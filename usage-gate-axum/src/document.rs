@@ -76,6 +76,10 @@ pub(crate) async fn read(request: Request) -> Result<bytes::Bytes, Problem> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // A list would be read as the members of the document in their order, which is nobody's contract.
+    if bytes.trim_ascii().first() == Some(&b'[') {
+        return Err(Problem::invalid("", "must be a JSON object"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| fault(error.path(), error.inner()))?;
     reader.end().map_err(|error| syntax(&error))?;

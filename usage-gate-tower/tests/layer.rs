@@ -11,6 +11,8 @@ use http::{Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
 use stage::{Part, Scripted, Stage, limit_quota, limit_rate};
+use usage_gate_core::management::LimitDraft;
+use usage_gate_core::model::WhenExceeded;
 use usage_gate_core::routes::{BillOn, Route};
 use usage_gate_core::store::Outcome;
 
@@ -25,6 +27,20 @@ async fn without_a_key_the_inner_service_is_not_called() {
     let (status, body) = stage.call(request, Scripted::of([Part::Data("hello")])).await;
     assert_eq!((status, body["code"].as_str()), (StatusCode::UNAUTHORIZED, Some("missing_key")));
     assert_eq!(stage.calls(), 0);
+}
+
+#[tokio::test]
+async fn past_a_limit_that_counts_on_nothing_is_left() {
+    let allowed = LimitDraft { when_exceeded: Some(WhenExceeded::Allow), ..limit_quota("month", 3) };
+    let stage = Stage::new(vec![allowed]).await;
+    for left in [2u64, 1, 0, 0, 0] {
+        let response = stage.response(get(&stage.key), Scripted::of([Part::Data("hello")])).await;
+        assert_eq!(response.status(), 200);
+        let standing = response.headers()["ratelimit"].to_str().unwrap();
+        let told = standing.strip_prefix("\"month\";r=").and_then(|rest| rest.split(';').next()).unwrap();
+        // A lower bound: before the first lease nobody knows more.
+        assert!(told.parse::<u64>().unwrap() <= left, "{standing} with {left} left");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The way in and the way out, as pages.
 
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, get};
 use http::StatusCode;
 use http::request::Parts;
@@ -12,7 +12,7 @@ use super::message::{self, Message, Trouble};
 use crate::answer::Problem;
 use crate::client::Client;
 use crate::portal_state::PortalState;
-use crate::session;
+use crate::session::{self, SignedIn};
 
 /// `GET enter/{token}`, and `HEAD`, which uses nothing up.
 pub(crate) fn route() -> MethodRouter<PortalState> {
@@ -28,19 +28,26 @@ async fn enter(
     let (taste, gate) = (Taste::of(&parts), state.gate());
     // Links are guessed like keys, and whoever guesses is shut out from both.
     if let Err(refusal) = gate.check_source(client) {
+        if super::wants_page(&parts) {
+            return message::show(&state, &parts, &Trouble::Blocked(refusal.retry_after)).await;
+        }
         return Problem::from(refusal).into_response();
     }
     let error = match session::enter(&state, &token, &parts).await {
         Ok(response) => return response,
         Err(error) => error,
     };
+    // Somebody pressed reload, or the link twice: it was theirs, and they are in.
+    if matches!(error, LinkError::Used) && SignedIn::find(&state, &parts).await.is_ok() {
+        return session::private(Redirect::to(&state.path("/month")).into_response());
+    }
     if matches!(error, LinkError::Unknown) {
         gate.note_bad_credential(client);
     }
     session::private(match error {
         // A program that follows a link is answered in its own way.
         error if !super::wants_page(&parts) => Problem::from(error).into_response(),
-        LinkError::Management(error) => message::show(&state, taste, &Trouble::from(error)),
+        LinkError::Management(error) => message::show(&state, &parts, &Trouble::from(error)).await,
         _ => {
             let frame = Frame::new(&state, taste, "", &state.path("/month"));
             let w = frame.w;

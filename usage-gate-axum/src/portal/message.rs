@@ -3,16 +3,16 @@
 use askama::Template;
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use usage_gate_core::management::{Invalid, ManagementError};
 use usage_gate_core::store::StoreError;
 
-use super::frame::{Frame, Taste};
-use super::locale::Language;
+use super::frame::{self, Frame, Taste};
 use crate::portal_state::PortalState;
-use crate::session::NotSignedIn;
+use crate::session::{NotSignedIn, SignedIn};
 
 /// What is in the way of a page.
 #[derive(Debug)]
@@ -20,9 +20,11 @@ pub(crate) enum Trouble {
     /// Nobody is signed in, or not any more.
     SignedOut,
     NotFound,
-    Forbidden(String),
+    Forbidden,
     Suspended,
     Invalid(Invalid),
+    /// The address is shut out, for so many seconds if that ends by itself.
+    Blocked(Option<u64>),
     /// A store does not answer.
     Away,
 }
@@ -54,7 +56,7 @@ impl From<ManagementError> for Trouble {
         match error {
             ManagementError::Invalid(invalid) => Self::Invalid(invalid),
             ManagementError::NotFound(_) => Self::NotFound,
-            ManagementError::Forbidden(why) => Self::Forbidden(why.to_owned()),
+            ManagementError::Forbidden(_) => Self::Forbidden,
             ManagementError::Suspended => Self::Suspended,
             ManagementError::Store(error) => error.into(),
             other => {
@@ -104,11 +106,25 @@ impl Message {
     }
 }
 
-/// The page of what is in the way.
-pub(crate) fn show(state: &PortalState, taste: Taste, trouble: &Trouble) -> Response {
-    let frame = Frame::new(state, taste, "", &state.path("/month"));
-    let (w, month) = (frame.w, format!("{}/month", frame.prefix));
-    let keys = format!("{}/keys", frame.prefix);
+/// The page of what is in the way, with the navigation of whoever is signed in.
+pub(crate) async fn show(state: &PortalState, parts: &Parts, trouble: &Trouble) -> Response {
+    let taste = Taste::of(parts);
+    let here = state.path("/month");
+    // Where a store is away nobody is asked about, so that the page is there at once.
+    let signed_in = match trouble {
+        Trouble::SignedOut | Trouble::Away | Trouble::Blocked(_) => None,
+        _ => SignedIn::find(state, parts).await.ok(),
+    };
+    let frame = match &signed_in {
+        Some(signed_in) => {
+            let now = state.gate().clock().wall();
+            let dates = frame::dates(signed_in, taste.language, now, now);
+            Frame::of(state, taste, "", &here, signed_in, &dates)
+        }
+        None => Frame::new(state, taste, "", &here),
+    };
+    let (w, language) = (frame.w, frame.language);
+    let (month, keys) = (here, state.path("/keys"));
     let (status, mut message) = match trouble {
         Trouble::SignedOut => {
             (StatusCode::UNAUTHORIZED, Message::new(frame, w.ended_title, w.ended_text).advice(w.ended_advice))
@@ -116,18 +132,20 @@ pub(crate) fn show(state: &PortalState, taste: Taste, trouble: &Trouble) -> Resp
         Trouble::NotFound => {
             (StatusCode::NOT_FOUND, Message::new(frame, w.not_found_title, w.not_found_text).link(month, w.to_month))
         }
-        Trouble::Forbidden(why) => {
-            let message = Message::new(frame, w.forbidden_title, w.forbidden_text).link(month, w.to_month);
-            // The rule's own words are English.
-            let english = taste.language == Language::English;
-            (StatusCode::FORBIDDEN, if english { message.advice(why) } else { message })
+        Trouble::Forbidden => {
+            (StatusCode::FORBIDDEN, Message::new(frame, w.forbidden_title, w.forbidden_text).link(month, w.to_month))
         }
         Trouble::Suspended => {
             (StatusCode::FORBIDDEN, Message::new(frame, w.suspended_title, w.suspended_text).link(keys, w.to_keys))
         }
+        Trouble::Blocked(seconds) => {
+            let message = Message::new(frame, w.blocked_title, w.blocked_text);
+            let advice = seconds.map_or_else(String::new, |seconds| language.released_in(seconds));
+            (StatusCode::FORBIDDEN, message.advice(&advice))
+        }
         Trouble::Invalid(invalid) => {
             let mut message = Message::new(frame, w.invalid_title, "").link(keys, w.to_keys);
-            message.faults = invalid.faults.iter().map(|fault| fault.detail.clone()).collect();
+            message.faults = invalid.faults.iter().map(|fault| language.fault(&fault.detail)).collect();
             (StatusCode::BAD_REQUEST, message)
         }
         Trouble::Away => {
@@ -135,7 +153,11 @@ pub(crate) fn show(state: &PortalState, taste: Taste, trouble: &Trouble) -> Resp
         }
     };
     message.request_id = taste.request.map(|id| id.to_string());
-    html(status, &message, None)
+    let mut response = html(status, &message, message.f.way_back());
+    if let Trouble::Blocked(Some(seconds)) = trouble {
+        response.headers_mut().insert(RETRY_AFTER, (*seconds).into());
+    }
+    response
 }
 
 /// A page with the headers that every page has. From it a form may lead to where its user came from.

@@ -55,7 +55,7 @@ pub(crate) fn routes(state: &PortalState) -> Router<PortalState> {
 /// What no route has: a page for a browser, a problem for a program.
 pub(crate) async fn no_such_page(State(state): State<PortalState>, parts: Parts) -> Response {
     if wants_page(&parts) {
-        return message::show(&state, frame::Taste::of(&parts), &message::Trouble::NotFound);
+        return message::show(&state, &parts, &message::Trouble::NotFound).await;
     }
     answer::no_such_path().await.into_response()
 }

@@ -136,6 +136,10 @@ async fn a_bad_document_says_where_it_is_bad() {
     assert!(answer.problem(400, "invalid_request").is_empty());
     assert!(text(&answer.json, "detail").contains("line 2"), "{}", answer.text);
 
+    let answer = stage.post_text(plans, " [\"x\", null]").await;
+    assert_eq!(answer.problem(400, "invalid_request"), [""]);
+    assert!(text(&answer.json, "detail").contains("must be a JSON object"), "{}", answer.text);
+
     let check = async |body: Value, expected: &[&str]| {
         let answer = stage.post(plans, body).await;
         assert_eq!(answer.problem(400, "invalid_request"), expected, "{}", answer.text);

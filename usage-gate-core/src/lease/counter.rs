@@ -66,6 +66,8 @@ pub(crate) struct QuotaCounter {
     exhausted_until: AtomicU64,
     /// Units not leased by anyone, as of the last answer, if this node is alone.
     free: AtomicU64,
+    /// Units granted beyond the cap, as of the last answer: held ones among them are served, and are not what is left of the limit.
+    beyond: AtomicU64,
     /// Units that waiting requests need together.
     waiting_units: AtomicU64,
     /// The most that one of those needs who have come since the driver last looked.
@@ -115,6 +117,7 @@ impl QuotaCounter {
             last: Mutex::new(None),
             exhausted_until: AtomicU64::new(0),
             free: AtomicU64::new(0),
+            beyond: AtomicU64::new(0),
             waiting_units: AtomicU64::new(0),
             needed: AtomicU64::new(0),
             debt: Mutex::new(None),
@@ -137,10 +140,11 @@ impl QuotaCounter {
         self.leases.load().iter().find(|entry| entry.spend(units, now)).map(Arc::clone)
     }
 
-    /// Units held and, where this node is alone, units that nobody holds: what is surely left.
+    /// Units held and, where this node is alone, units that nobody holds, as far as they are within the cap: what is surely left.
     pub(crate) fn remaining(&self, now: Monotonic) -> u64 {
         let held: u64 = self.leases.load().iter().map(|entry| entry.left(now)).sum();
-        held.saturating_add(self.free.load(Ordering::Relaxed))
+        let free = self.free.load(Ordering::Relaxed);
+        held.saturating_add(free).saturating_sub(self.beyond.load(Ordering::Relaxed))
     }
 
     /// Whether it is known, without asking, that `units` are not to be had.
@@ -307,6 +311,7 @@ impl QuotaCounter {
             *lock(&self.last) = Some(LastAnswer { window, used_elsewhere, alone });
             let free = if alone { window.cap.saturating_sub(window.granted) } else { 0 };
             self.free.store(free, Ordering::Relaxed);
+            self.beyond.store(window.granted.saturating_sub(window.cap), Ordering::Relaxed);
         } else {
             self.close_locally(ended);
         }
@@ -327,6 +332,7 @@ impl QuotaCounter {
             last.used_elsewhere = last.used_elsewhere.saturating_add(used);
             last.window.granted = last.window.granted.saturating_add(used).saturating_sub(entry.size);
         }
+        self.beyond.store(last.window.granted.saturating_sub(last.window.cap), Ordering::Relaxed);
         if last.alone {
             self.free.store(last.window.cap.saturating_sub(last.window.granted), Ordering::Relaxed);
         }

@@ -23,13 +23,13 @@ pub(crate) async fn create(
     let (taste, gate) = (Taste::of(&parts), state.gate());
     let signed_in = match SignedIn::find(&state, &parts).await {
         Ok(signed_in) => signed_in,
-        Err(reason) => return message::show(&state, taste, &reason.into()),
+        Err(reason) => return message::show(&state, &parts, &reason.into()).await,
     };
     let (sent, now, user) = (Sent::read(&body), gate.clock().wall(), signed_in.user.id);
     let token = sent.text("idempotency_key");
     if !forms.take(user, token, now) {
         let extras = Extras { sent_already: true, ..Extras::default() };
-        return show(&state, taste, &signed_in, None, StatusCode::CONFLICT, extras).await;
+        return show(&state, &parts, &signed_in, None, StatusCode::CONFLICT, extras).await;
     }
     let made = match sent.draft(now) {
         Ok(draft) => create_key_as(gate, &signed_in.actor(), draft, false).await,
@@ -38,22 +38,22 @@ pub(crate) async fn create(
     match made {
         Ok(issued) => {
             let extras = Extras { issued: Some((issued.key, issued.text)), ..Extras::default() };
-            show(&state, taste, &signed_in, None, StatusCode::OK, extras).await
+            show(&state, &parts, &signed_in, None, StatusCode::OK, extras).await
         }
         Err(ManagementError::Invalid(invalid)) => {
             forms.give_back(user, token);
             let plan = match crate::portal::plan(gate, &signed_in.tenant).await {
                 Ok(plan) => plan,
-                Err(trouble) => return message::show(&state, taste, &trouble),
+                Err(trouble) => return message::show(&state, &parts, &trouble).await,
             };
             let dates = frame::dates(&signed_in, taste.language, now, now);
             let form = KeyForm::to_create(&state, taste.language, &dates, &grantable_scopes(gate, &plan), now);
-            let extras = Extras { form: Some(form.again(&sent, &invalid)), ..Extras::default() };
-            show(&state, taste, &signed_in, None, StatusCode::BAD_REQUEST, extras).await
+            let extras = Extras { form: Some(form.again(&sent, &invalid, taste.language)), ..Extras::default() };
+            show(&state, &parts, &signed_in, None, StatusCode::BAD_REQUEST, extras).await
         }
         Err(error) => {
             forms.give_back(user, token);
-            message::show(&state, taste, &error.into())
+            message::show(&state, &parts, &error.into()).await
         }
     }
 }

@@ -18,7 +18,10 @@ use crate::session::SignedIn;
 /// `GET`: the form.
 pub(crate) async fn edit(State(state): State<PortalState>, Path(id): Path<String>, parts: Parts) -> Response {
     let taste = Taste::of(&parts);
-    form(&state, taste, &id, &parts, None).await.unwrap_or_else(|trouble| message::show(&state, taste, &trouble))
+    match form(&state, taste, &id, &parts, None).await {
+        Ok(page) => page,
+        Err(trouble) => message::show(&state, &parts, &trouble).await,
+    }
 }
 
 /// `POST`: the change.
@@ -32,10 +35,12 @@ pub(crate) async fn change(
     match apply(&state, &id, &parts, &body).await {
         Ok(()) => Redirect::to(&state.path(&format!("/keys#{id}"))).into_response(),
         Err(Trouble::Invalid(invalid)) => {
-            let again = form(&state, taste, &id, &parts, Some((&Sent::read(&body), &invalid))).await;
-            again.unwrap_or_else(|trouble| message::show(&state, taste, &trouble))
+            match form(&state, taste, &id, &parts, Some((&Sent::read(&body), &invalid))).await {
+                Ok(page) => page,
+                Err(trouble) => message::show(&state, &parts, &trouble).await,
+            }
         }
-        Err(trouble) => message::show(&state, taste, &trouble),
+        Err(trouble) => message::show(&state, &parts, &trouble).await,
     }
 }
 
@@ -72,11 +77,11 @@ async fn form(
     let dates = frame::dates(&signed_in, taste.language, now, now);
     let form = KeyForm::to_change(state, taste.language, &dates, &grantable_scopes(gate, &plan), &key, now);
     let (form, status) = match refused {
-        Some((sent, invalid)) => (form.again(sent, invalid), StatusCode::BAD_REQUEST),
+        Some((sent, invalid)) => (form.again(sent, invalid, taste.language), StatusCode::BAD_REQUEST),
         None => (form, StatusCode::OK),
     };
     let w = taste.language.words();
-    let mut response = one(state, taste, &signed_in, taste.language.edit_name(&key.name), w.edit_explained, &form);
+    let mut response = one(state, taste, &signed_in, taste.language.edit_name(&key.name), w.edit_explained, &form)?;
     *response.status_mut() = status;
     Ok(response)
 }

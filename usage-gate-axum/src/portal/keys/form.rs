@@ -17,6 +17,8 @@ pub(crate) struct KeyForm {
     token: Option<String>,
     faults: Vec<String>,
     name: String,
+    name_is_wrong: bool,
+    scopes_are_wrong: bool,
     choose_environment: bool,
     test: bool,
     scopes: Vec<(String, bool)>,
@@ -45,6 +47,8 @@ impl KeyForm {
             action: state.path("/keys"),
             token: Some(RequestId::generate().to_string()),
             faults: Vec::new(),
+            name_is_wrong: false,
+            scopes_are_wrong: false,
             name: String::new(),
             choose_environment: true,
             test: false,
@@ -78,6 +82,8 @@ impl KeyForm {
             action: format!("{prefix}/keys/{}/edit", key.id),
             token: None,
             faults: Vec::new(),
+            name_is_wrong: false,
+            scopes_are_wrong: false,
             name: key.name.clone(),
             choose_environment: false,
             test: false,
@@ -90,7 +96,7 @@ impl KeyForm {
     }
 
     /// The same form as it was sent, with what is wrong with it.
-    pub(crate) fn again(mut self, sent: &Sent, invalid: &Invalid) -> Self {
+    pub(crate) fn again(mut self, sent: &Sent, invalid: &Invalid, language: Language) -> Self {
         let label = |pointer: &str| match pointer.split('/').nth(1) {
             Some("name") => self.w.name,
             Some("scopes") => self.w.scopes,
@@ -99,9 +105,11 @@ impl KeyForm {
             _ => "",
         };
         let told = |fault: &usage_gate_core::management::Fault| match label(&fault.pointer) {
-            "" => fault.detail.clone(),
-            label => format!("{label}: {}", fault.detail),
+            "" => language.fault(&fault.detail),
+            label => format!("{label}: {}", language.fault(&fault.detail)),
         };
+        let wrong = |member: &str| invalid.faults.iter().any(|fault| fault.pointer.starts_with(member));
+        (self.name_is_wrong, self.scopes_are_wrong) = (wrong("/name"), wrong("/scopes"));
         self.faults = invalid.faults.iter().map(told).collect();
         self.name = sent.text("name").chars().take(MOST_SHOWN).collect();
         self.test = sent.text("environment") == "test";

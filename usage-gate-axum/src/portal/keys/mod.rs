@@ -78,29 +78,28 @@ const PAGE: usize = 100;
 
 /// `GET keys`.
 pub(crate) async fn list(State(state): State<PortalState>, parts: Parts) -> Response {
-    let taste = Taste::of(&parts);
     let signed_in = match SignedIn::find(&state, &parts).await {
         Ok(signed_in) => signed_in,
-        Err(reason) => return message::show(&state, taste, &reason.into()),
+        Err(reason) => return message::show(&state, &parts, &reason.into()).await,
     };
     let query = parts.uri.query().unwrap_or_default();
     let after =
         form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "after").map(|(_, value)| value.into_owned());
-    show(&state, taste, &signed_in, after, StatusCode::OK, Extras::default()).await
+    show(&state, &parts, &signed_in, after, StatusCode::OK, Extras::default()).await
 }
 
 /// The page with the list, and what has just happened on top of it.
 async fn show(
     state: &PortalState,
-    taste: Taste,
+    parts: &Parts,
     signed_in: &SignedIn,
     after: Option<String>,
     status: StatusCode,
     extras: Extras,
 ) -> Response {
-    match page(state, taste, signed_in, after, extras).await {
+    match page(state, Taste::of(parts), signed_in, after, extras).await {
         Ok(page) => message::html(status, &page, page.f.way_back()),
-        Err(trouble) => message::show(state, taste, &trouble),
+        Err(trouble) => message::show(state, parts, &trouble).await,
     }
 }
 
@@ -212,13 +211,11 @@ fn one(
     head: String,
     explained: &'static str,
     body: &impl Template,
-) -> Response {
+) -> Result<Response, Trouble> {
     let now = state.gate().clock().wall();
     let dates = frame::dates(signed_in, taste.language, now, now);
     let f = Frame::of(state, taste, "keys", &state.path("/keys"), signed_in, &dates);
-    let Ok(body) = body.render() else {
-        return message::show(state, taste, &Trouble::Away);
-    };
+    let body = body.render().map_err(|_| Trouble::Away)?;
     let page = KeyPage { title: taste.language.title(&head, &f.brand), head, explained, body, f };
-    message::html(StatusCode::OK, &page, page.f.way_back())
+    Ok(message::html(StatusCode::OK, &page, page.f.way_back()))
 }

@@ -28,7 +28,10 @@ struct RevokeForm {
 /// `GET`: a page of its own, or the panel in the row if htmx asks.
 pub(crate) async fn ask_to_revoke(State(state): State<PortalState>, Path(id): Path<String>, parts: Parts) -> Response {
     let taste = Taste::of(&parts);
-    ask(&state, taste, &id, &parts).await.unwrap_or_else(|trouble| message::show(&state, taste, &trouble))
+    match ask(&state, taste, &id, &parts).await {
+        Ok(page) => page,
+        Err(trouble) => message::show(&state, &parts, &trouble).await,
+    }
 }
 
 async fn ask(state: &PortalState, taste: Taste, id: &str, parts: &Parts) -> Result<Response, Trouble> {
@@ -51,14 +54,14 @@ async fn ask(state: &PortalState, taste: Taste, id: &str, parts: &Parts) -> Resu
     if parts.headers.contains_key("hx-request") {
         return Ok(message::fragment(form.render().map_err(|_| Trouble::Away)?));
     }
-    Ok(one(state, taste, &signed_in, language.revoke_name(&key.name), w.within_a_second, &form))
+    one(state, taste, &signed_in, language.revoke_name(&key.name), w.within_a_second, &form)
 }
 
 /// `POST`: revokes.
 pub(crate) async fn revoke(State(state): State<PortalState>, Path(id): Path<String>, parts: Parts) -> Response {
     match apply(&state, &id, &parts).await {
         Ok(()) => Redirect::to(&state.path("/keys")).into_response(),
-        Err(trouble) => message::show(&state, Taste::of(&parts), &trouble),
+        Err(trouble) => message::show(&state, &parts, &trouble).await,
     }
 }
 

@@ -34,7 +34,10 @@ const USUAL: u64 = 86_400;
 /// `GET`: asks how.
 pub(crate) async fn ask_to_rotate(State(state): State<PortalState>, Path(id): Path<String>, parts: Parts) -> Response {
     let taste = Taste::of(&parts);
-    ask(&state, taste, &id, &parts).await.unwrap_or_else(|trouble| message::show(&state, taste, &trouble))
+    match ask(&state, taste, &id, &parts).await {
+        Ok(page) => page,
+        Err(trouble) => message::show(&state, &parts, &trouble).await,
+    }
 }
 
 async fn ask(state: &PortalState, taste: Taste, id: &str, parts: &Parts) -> Result<Response, Trouble> {
@@ -57,7 +60,7 @@ async fn ask(state: &PortalState, taste: Taste, id: &str, parts: &Parts) -> Resu
             None => Html::from(w.never_used),
         },
     };
-    Ok(one(state, taste, &signed_in, language.rotate_name(&key.name), w.rotate_explained, &form))
+    one(state, taste, &signed_in, language.rotate_name(&key.name), w.rotate_explained, &form)
 }
 
 /// `POST`: makes the new secret and shows it, once.
@@ -68,16 +71,15 @@ pub(crate) async fn rotate(
     parts: Parts,
     body: Bytes,
 ) -> Response {
-    let taste = Taste::of(&parts);
     let signed_in = match SignedIn::find(&state, &parts).await {
         Ok(signed_in) => signed_in,
-        Err(reason) => return message::show(&state, taste, &reason.into()),
+        Err(reason) => return message::show(&state, &parts, &reason.into()).await,
     };
     let (sent, user, gate) = (Sent::read(&body), signed_in.user.id, state.gate());
     let token = sent.text("idempotency_key");
     if !forms.take(user, token, gate.clock().wall()) {
         let extras = Extras { sent_already: true, ..Extras::default() };
-        return show(&state, taste, &signed_in, None, StatusCode::CONFLICT, extras).await;
+        return show(&state, &parts, &signed_in, None, StatusCode::CONFLICT, extras).await;
     }
     let overlap = sent.text("overlap_seconds").parse().unwrap_or(USUAL);
     let rotated = match id.parse::<KeyId>() {
@@ -87,11 +89,11 @@ pub(crate) async fn rotate(
     match rotated {
         Ok(issued) => {
             let extras = Extras { issued: Some((issued.key, issued.text)), ..Extras::default() };
-            show(&state, taste, &signed_in, None, StatusCode::OK, extras).await
+            show(&state, &parts, &signed_in, None, StatusCode::OK, extras).await
         }
         Err(trouble) => {
             forms.give_back(user, token);
-            message::show(&state, taste, &trouble)
+            message::show(&state, &parts, &trouble).await
         }
     }
 }

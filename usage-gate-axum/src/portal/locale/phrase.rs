@@ -128,6 +128,28 @@ impl Language {
         say!(self, format!("lowest now: {subject}"), format!("最少：{subject}"))
     }
 
+    /// What a rule says of a field. The rules speak English; the few that a form can break are known here.
+    pub(crate) fn fault(self, detail: &str) -> String {
+        if self == Self::English {
+            return detail.to_owned();
+        }
+        let (begin, rest) = detail.split_once(" at most ").unwrap_or((detail, ""));
+        match (begin, rest.split_once(' '), detail.split_once("use one of ")) {
+            ("must have", Some((most, "characters")), _) => format!("{most}文字以内で入力してください"),
+            ("must not be empty", ..) => "入力してください".to_owned(),
+            (_, _, Some((_, scopes))) => format!("プランに含まれないスコープがあります。使えるスコープ：{scopes}"),
+            _ if detail.contains("control characters") => "制御文字は使えません".to_owned(),
+            _ if detail.contains("in the future") => "未来の日時を指定してください".to_owned(),
+            _ => detail.to_owned(),
+        }
+    }
+
+    /// `Released in 2 min.`
+    pub(crate) fn released_in(self, seconds: u64) -> String {
+        let minutes = seconds.div_ceil(60);
+        say!(self, format!("Try again in {minutes} min."), format!("{minutes}分後にもう一度開いてください。"))
+    }
+
     /// `Exports are refused until 00:00`.
     pub(crate) fn refused_until(self, what: &str, when: &When) -> Html {
         Html::of(say!(

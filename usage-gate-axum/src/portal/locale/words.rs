@@ -49,8 +49,8 @@ words! {
     right_now = "right now", "現在";
     refused_until_reset = "refused until it resets", "リセットまで拒否します";
     counted_on = "served, and counted on", "提供を続け、超過分も数えます";
-    reserved_explained = "Reserved units are held by requests in flight. What they do not use comes back.",
-        "確保中は、処理中のリクエストのために取り置いた分です。使わなかった分は戻ります。";
+    reserved_explained = "Reserved units are set aside for calls that run or are about to. What they do not use comes back.",
+        "確保中は、実行中またはこれから届く呼び出しのために取り置いた分です。使わなかった分は戻ります。";
     no_limits = "This plan has no limits.", "このプランに上限はありません。";
     whole_team = "whole team", "チーム全体";
     each_user = "each user", "ユーザーごと";
@@ -180,6 +180,8 @@ words! {
     ended_advice = "Open the portal again from the site that brought you here.", "元のサイトからもう一度開いてください。";
     link_title = "This link does not work any more", "このリンクは使えません";
     link_text = "A link works once, for 15 minutes.", "リンクは1回だけ、15分間有効です。";
+    blocked_title = "Too many wrong tries", "試行回数が多すぎます";
+    blocked_text = "Too many keys or links that do not exist were tried from this network.", "存在しないキーまたはリンクが、このネットワークから何度も使われました。";
     signed_out_title = "You are signed out", "サインアウトしました";
     signed_out_text = "This browser can no longer see this account.", "このブラウザーからはアカウントを表示できません。";
     not_found_title = "There is nothing here", "ページが見つかりません";

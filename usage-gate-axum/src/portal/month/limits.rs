@@ -69,7 +69,9 @@ impl LimitRow {
             .filter(|_| quota)
             .map(|period| (period.start.micros_until(now), period.start.micros_until(period.end)));
         let per = limit.per.map_or("", Per::as_str);
-        let below_left = match (&state.period, state.subject_name.as_deref()) {
+        // Where nobody has used anything no subject is tighter than another.
+        let subject = state.subject_name.as_deref().filter(|_| taken > 0);
+        let below_left = match (&state.period, subject) {
             (_, Some(subject)) => Html::from(language.lowest_now(subject).as_str()),
             _ if class == "over" => Html::from(words.counted_on),
             (Some(period), None) if quota => language.resets(&dates.day_and_time(period.end)),
@@ -124,7 +126,10 @@ impl Notice {
 impl Bar {
     fn new(state: &LimitState, gone: Option<(u64, u64)>) -> Self {
         let taken = state.used.saturating_add(state.reserved);
-        // Past its limit the bar shows all that was used, and the limit moves inside.
+        // Past a limit that counts on the bar shows all that was used, and the limit moves inside. One that blocks is simply full, also where
+        // it was lowered below what was used.
+        let counts_on = state.limit.when_exceeded == WhenExceeded::Allow;
+        let taken = if counts_on { taken } else { taken.min(state.ceiling) };
         let whole = state.ceiling.max(taken).max(1);
         let limit = state.ceiling.min(whole);
         let (used, held) = (state.used.min(limit), state.reserved.min(limit.saturating_sub(state.used.min(limit))));

@@ -116,7 +116,7 @@ pub(crate) async fn show(State(state): State<PortalState>, parts: Parts) -> Resp
     let taste = Taste::of(&parts);
     match page(&state, taste, &parts).await {
         Ok(page) => message::html(http::StatusCode::OK, &page, page.f.way_back()),
-        Err(trouble) => message::show(&state, taste, &trouble),
+        Err(trouble) => message::show(&state, &parts, &trouble).await,
     }
 }
 
