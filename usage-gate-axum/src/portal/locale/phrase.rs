@@ -22,12 +22,12 @@ impl Language {
 
     /// `1 Nov 00:00 to 1 Dec 00:00, Asia/Tokyo (UTC+9).`
     pub(crate) fn between(self, from: &When, to: &When, dates: &Dates, offset: &str) -> Html {
-        let zone = dates.zone();
-        Html::of(say!(
-            self,
-            format!("{from} to {to}, {zone} ({offset})."),
-            format!("{from}から{to}まで（{zone}、{offset}）")
-        ))
+        // UTC is its own offset.
+        let zone = match dates.zone() {
+            zone if zone == offset => zone.to_owned(),
+            zone => say!(self, format!("{zone} ({offset})"), format!("{zone}、{offset}")),
+        };
+        Html::of(say!(self, format!("{from} to {to}, {zone}."), format!("{from}から{to}まで（{zone}）")))
     }
 
     pub(crate) fn time_left(self, time: &str) -> String {
