@@ -17,7 +17,7 @@ pub use fields::Patch;
 pub use invalid::{Fault, Invalid};
 pub use keys::{IssuedToCaller, KeyDraft, KeyPatch, change_key, create_key, revoke_key, rotate_key};
 pub use own_keys::{change_key_as, create_key_as, grantable_scopes, key_as, keys_as, revoke_key_as, rotate_key_as};
-pub use own_usage::{NamedPeriod, limit_view_as, periods, usage_as};
+pub use own_usage::{NamedPeriod, limit_view_as, month_before, periods, usage_as};
 pub use permissions::{Actor, Reach};
 pub use plans::{Apply, LimitDraft, PlanDraft, create_plan, replace_plan};
 pub use sessions::{

@@ -105,11 +105,22 @@ pub fn periods(tenant: &Tenant, now: Timestamp) -> Vec<NamedPeriod> {
         if period.start <= tenant.created_at {
             break;
         }
-        let before = calendar.period(Per::Month, period.start.plus_micros(-1));
-        // Before a change of calendar whole months are shown, which end where the next begins.
-        period = Period { end: before.end.min(period.start), ..before };
+        period = month_before(calendar, period);
     }
     periods
+}
+
+/// The month that ends where this one begins.
+///
+/// Before a change of calendar whole months are shown, which end where the next begins. A zone further east has begun its month some hours
+/// before the change: those hours belong to the month before, since no two months have one name.
+#[must_use]
+pub fn month_before(calendar: &Calendar, period: Period) -> Period {
+    let mut before = calendar.period(Per::Month, period.start.plus_micros(-1));
+    if name(calendar, before.start) == name(calendar, period.start) {
+        before.start = calendar.period(Per::Month, before.start.plus_micros(-1)).start;
+    }
+    Period { end: before.end.min(period.start), ..before }
 }
 
 fn name(calendar: &Calendar, start: Timestamp) -> String {
@@ -195,6 +206,22 @@ mod tests {
                 ("2026-11-15", "2026-11-15T00:00:00Z", "2026-12-15T00:00:00Z"),
                 ("2026-11", "2026-11-01T00:00:00Z", "2026-11-15T00:00:00Z"),
                 ("2026-10-15", "2026-10-15T00:00:00Z", "2026-11-01T00:00:00Z"),
+            ],
+        );
+    }
+
+    #[test]
+    fn hours_of_a_month_that_had_begun_further_east_belong_to_the_one_before() {
+        let mut calendar = Calendar::new("Asia/Tokyo".parse().unwrap(), AnchorDay::FIRST);
+        calendar.since = Some(at("2026-11-01T00:00:00Z"));
+        check(
+            calendar,
+            "2026-09-20T00:00:00Z",
+            "2026-11-24T12:00:00Z",
+            &[
+                ("2026-11", "2026-11-01T00:00:00Z", "2026-11-30T15:00:00Z"),
+                ("2026-10", "2026-09-30T15:00:00Z", "2026-11-01T00:00:00Z"),
+                ("2026-09", "2026-08-31T15:00:00Z", "2026-09-30T15:00:00Z"),
             ],
         );
     }

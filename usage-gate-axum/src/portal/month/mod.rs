@@ -16,7 +16,7 @@ use axum::response::Response;
 use http::request::Parts;
 use usage_gate_core::UsageGate;
 use usage_gate_core::management::{self, Actor, ManagementError, keys_as};
-use usage_gate_core::model::{Per, Plan, Tenant, TenantStatus, Timestamp};
+use usage_gate_core::model::{Plan, Tenant, TenantStatus, Timestamp};
 use usage_gate_core::period::Zone;
 use usage_gate_core::store::PageRequest;
 
@@ -135,7 +135,7 @@ async fn page(state: &PortalState, taste: Taste, parts: &Parts) -> Result<MonthP
     let Some((name, period)) = periods.get(at).map(|shown| (&shown.name, shown.period)) else {
         return Err(Trouble::NotFound);
     };
-    let previous = tenant.calendar.period(Per::Month, period.start.plus_micros(-1));
+    let previous = management::month_before(&tenant.calendar, period);
     let zone = tenant.calendar.zone_at(period.start).clone();
     let dates = Dates::new(language, zone.clone(), now);
     let plan = super::plan(gate, tenant).await?;
