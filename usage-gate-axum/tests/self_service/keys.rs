@@ -56,6 +56,10 @@ async fn a_plan_says_which_scopes_its_users_give() {
     let answer = stage.call(&browser, "PATCH", &path, r#"{"scopes":["items:read"]}"#).await;
     assert_eq!(answer.problem(400, "invalid_request"), ["/scopes/0"]);
     stage.call(&browser, "PATCH", &path, r#"{"scopes":["search:*"]}"#).await.is(200);
+    // Each wrong one is told with what there is: that must not be done as often as somebody likes.
+    let many = json!({"name": "k", "scopes": vec!["items:read"; 10_000]});
+    let answer = stage.post(&browser, "/v1/keys", many).await;
+    assert_eq!(answer.problem(400, "invalid_request"), ["/scopes"]);
     // Operators are not bound by it.
     let operator = json!({"scopes": ["admin:everything"]});
     stage.operator(Method::PATCH, &path.replace("/v1", ""), operator).await.is(200);

@@ -35,7 +35,7 @@ const NAME: usize = 200;
 /// Characters of a host's own id.
 const EXTERNAL_ID: usize = 200;
 /// Scopes and address ranges of a key.
-const ENTRIES: usize = 100;
+pub(super) const ENTRIES: usize = 100;
 /// Bytes of metadata.
 const METADATA: usize = 16 * 1024;
 

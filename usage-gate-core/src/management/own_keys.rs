@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::fields::Patch;
+use super::fields::{ENTRIES, Patch};
 use super::own_usage::visible_user;
 use super::{
     Actor, Invalid, IssuedToCaller, KeyDraft, KeyPatch, ManagementError, Reach, accounts, change_key, create_key,
@@ -136,7 +136,8 @@ async fn check_scopes(
     wanted: &[String],
     invalid: &mut Invalid,
 ) -> Result<(), ManagementError> {
-    if wanted.is_empty() {
+    // Too many are refused by the rules for all keys, in one line and not in one for each.
+    if wanted.is_empty() || wanted.len() > ENTRIES {
         return Ok(());
     }
     let accounts = accounts(gate)?;
