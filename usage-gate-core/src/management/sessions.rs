@@ -197,8 +197,9 @@ fn new_token() -> Result<Zeroizing<String>, NoRandomness> {
 /// Whether a browser can be sent there: nothing that runs in our page (`javascript:`), nothing relative, nothing that breaks a header.
 fn leads_back(url: &str) -> bool {
     let Ok(parsed) = url.parse::<Uri>() else { return false };
-    let host =
-        parsed.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
+    // Only what a host and a port are made of: it stands in the page's policy, where a semicolon would begin another rule.
+    let plain = |authority: &str| authority.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
+    let host = parsed.authority().is_some_and(|authority| !authority.host().is_empty() && plain(authority.as_str()));
     host && matches!(parsed.scheme_str(), Some("http" | "https"))
         && url.len() <= MOST_URL
         && url.bytes().all(|b| b.is_ascii_graphic() && b != b'\\')
@@ -224,6 +225,8 @@ mod tests {
             "https://",
             "https:///path",
             "https://bank.example@evil.example/",
+            "https://a.example;script-src-elem*/",
+            "https://a.example,b.example/",
             "https://a.example/\r\nset-cookie: a=b",
             "https:\\\\evil.example",
             "https://a.example/ü",
