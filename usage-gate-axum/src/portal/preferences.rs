@@ -11,21 +11,22 @@ use crate::session::cookie;
 
 /// Remembers what was chosen and leads back to the page it was chosen on.
 pub(crate) async fn choose(State(state): State<PortalState>, body: Bytes) -> Response {
-    let (mut here, mut cookies) = (state.path("/month"), Vec::new());
+    // One of each, however often a form says it.
+    let (mut here, mut chosen_language, mut chosen_theme) = (state.path("/month"), None, None);
     for (name, value) in form_urlencoded::parse(&body) {
         match (&*name, &*value) {
             ("here", place) if is_ours(&state.options().prefix, place) => here = place.to_owned(),
             ("language", language @ ("en" | "ja")) => {
-                cookies.extend(cookie::remember(&state, cookie::LANGUAGE, language))
+                chosen_language = cookie::remember(&state, cookie::LANGUAGE, language);
             }
             ("theme", theme) if Theme::named(theme).is_some() => {
-                cookies.extend(cookie::remember(&state, cookie::THEME, theme));
+                chosen_theme = cookie::remember(&state, cookie::THEME, theme);
             }
             _ => {}
         }
     }
     let mut response = Redirect::to(&here).into_response();
-    response.headers_mut().extend(cookies.into_iter().map(|cookie| (SET_COOKIE, cookie)));
+    response.headers_mut().extend(chosen_language.into_iter().chain(chosen_theme).map(|cookie| (SET_COOKIE, cookie)));
     response
 }
 

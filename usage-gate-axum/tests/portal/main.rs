@@ -205,6 +205,8 @@ async fn a_page_speaks_the_browsers_language_unless_one_was_chosen() {
     let page = stage.get_in("en", "/month", &format!("{cookie}; {cookies}")).await.text;
     assert!(page.contains("<html lang=\"ja\" data-theme=\"dark\">"));
     let elsewhere = stage.post("/preferences", &cookie, "language=en&here=https://evil.test/").await.is(303);
+    let often = stage.post("/preferences", &cookie, &"theme=auto&language=en&".repeat(5_000)).await.is(303);
+    assert_eq!(often.headers.get_all(SET_COOKIE).iter().count(), 2, "one of each");
     assert_eq!(elsewhere.header(LOCATION), "/usage-gate/month");
 }
 
