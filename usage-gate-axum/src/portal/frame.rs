@@ -138,7 +138,7 @@ impl Frame {
                 Role::Viewer => frame.w.viewer,
             },
             back,
-            may_sign_out: state.options().identity.is_none(),
+            may_sign_out: !signed_in.by_host,
         });
         frame
     }

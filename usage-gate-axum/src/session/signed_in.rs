@@ -16,6 +16,8 @@ use crate::portal_state::PortalState;
 pub(crate) struct SignedIn {
     pub(crate) user: User,
     pub(crate) tenant: Tenant,
+    /// Signed in by the host's own login, which we cannot end.
+    pub(crate) by_host: bool,
     /// Where the user came from; `None` for users of the host's own login.
     pub(crate) return_url: Option<String>,
 }
@@ -46,12 +48,12 @@ impl SignedIn {
             let away = |error| NotSignedIn::Store(ManagementError::Store(error));
             let user = accounts.user(user).await.map_err(away)?.ok_or(NotSignedIn::Ended)?;
             let tenant = accounts.tenant(user.tenant).await.map_err(away)?.ok_or(NotSignedIn::Ended)?;
-            return Ok(Self { user, tenant, return_url: None });
+            return Ok(Self { user, tenant, by_host: true, return_url: None });
         }
         let token = cookie::session(state, &request.headers).ok_or(NotSignedIn::Missing)?;
         let open = management::session(state.gate(), &token).await.map_err(NotSignedIn::Store)?;
         let open = open.ok_or(NotSignedIn::Ended)?;
-        Ok(Self { user: open.user, tenant: open.tenant, return_url: open.session.return_url })
+        Ok(Self { user: open.user, tenant: open.tenant, by_host: false, return_url: open.session.return_url })
     }
 
     /// For whom permissions are asked.

@@ -34,6 +34,12 @@ async fn who_is_signed_in_to_the_host_is_signed_in() {
     assert_eq!(ask(&owner, "nobody").await.is(200)["role"], "owner");
     ask(&nobody, "nobody").await.problem(401, "missing_token");
     ask(&nobody, &UserId::generate().to_string()).await.problem(401, "invalid_token");
+    // A session of ours is ended on its pages; the host's login is the host's to end.
+    for (browser, user, ours) in [(&nobody, &*viewer, false), (&owner, "nobody", true)] {
+        let headers = [("x-test-user", user), ("accept", "text/html")];
+        let page = stage.request(browser, http::Method::GET, "/usage-gate/month", &headers, "").await;
+        assert_eq!((page.status.as_u16(), page.text.contains("/usage-gate/sign-out")), (200, ours));
+    }
     // Another site's page cannot use the host's login either.
     let headers = [("x-test-user", viewer.as_str()), ("sec-fetch-site", "cross-site")];
     let answer = stage.request(&nobody, http::Method::POST, "/usage-gate/v1/session", &headers, "{}").await;
