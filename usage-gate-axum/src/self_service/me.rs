@@ -51,8 +51,7 @@ pub(crate) async fn me(State(gate): State<UsageGate>, request: Request) -> Resul
             let outcome = item.group.first().and_then(|(_, outcome)| outcome.as_deref()).unwrap_or_default();
             if COUNTED.contains(&outcome) {
                 let sum = used.entry(item.meter).or_default();
-                sum.0 += item.units;
-                sum.1 += item.requests;
+                *sum = (sum.0.saturating_add(item.units), sum.1.saturating_add(item.requests));
             }
         }
     }

@@ -50,7 +50,7 @@ pub(crate) fn about(number: u64) -> u64 {
     while number / unit >= 10_000 {
         unit *= 10;
     }
-    (number + unit / 2) / unit * unit
+    number.saturating_add(unit / 2) / unit * unit
 }
 
 /// A number beside an axis: in full up to seven digits, then short by CLDR.
@@ -104,6 +104,8 @@ mod tests {
     #[test]
     fn a_forecast_has_four_digits() {
         assert_eq!([524_612, 9_999, 12_345, 7].map(about), [524_600, 9_999, 12_350, 7]);
+        // A forecast that is beyond all numbers ends at the largest.
+        assert_eq!(about(u64::MAX), 18_440_000_000_000_000_000);
     }
 
     #[test]
