@@ -149,7 +149,7 @@ async fn page(state: &PortalState, taste: Taste, parts: &Parts) -> Result<MonthP
     let days = Days::of(&question, &answer, &members, &dates);
     let refusals = Refusals::of(&answer.calls, language);
     let mostly = refusals.rows.iter().map(|row| match &row.mostly {
-        Some(key) => keys.get(key).cloned().unwrap_or_default(),
+        Some(key) => keys.get(key).unwrap_or(key).clone(),
         None => language.words().foreign_keys.to_owned(),
     });
     let as_of = AsOf::of(answer.complete_through, now, &dates, language);

@@ -79,8 +79,8 @@ pub(crate) struct Answer {
     pub(crate) complete_through: Option<Timestamp>,
 }
 
-/// Items of one answer, at most: a bound, not a page.
-const MOST_ITEMS: usize = 100_000;
+/// Items of one answer, at most: a bound, not a page. The same as a file's, so that page and file have one sum.
+const MOST_ITEMS: usize = 1_000_000;
 
 impl Question {
     pub(crate) fn is_running(&self) -> bool {
