@@ -1,8 +1,10 @@
-//! Without scripts everything works, by plain pages. With a form that was sent before, nothing happens twice.
+//! Without scripts everything works, by plain pages. What was sent before does not happen twice, and what is refused is in view.
+
+use std::time::Instant;
 
 use serde_json::json;
 use usage_gate_tests::Browser;
-use usage_gate_tests::browser::{Target, View};
+use usage_gate_tests::browser::{PATIENCE, Target, View};
 
 use super::stage::{Stage, create};
 
@@ -72,6 +74,11 @@ async fn a_second_click_and_a_reload_make_no_second_key() {
     browser.fill(Target::Role("textbox", "Name"), "clicked twice").await;
     browser.evaluate("for (const click of [1, 2]) document.querySelector('.form .primary').click()").await;
     browser.wait_until("document.querySelector('#secret, .note') !== null").await;
+    // The answer to the second may be there before the first is done.
+    let clicked = Instant::now();
+    while stage.keys(&tenant).await.len() < 2 {
+        assert!(clicked.elapsed() < PATIENCE, "a key was made");
+    }
     assert_eq!(stage.keys(&tenant).await, [active("reloaded"), active("clicked twice")]);
 
     browser.open(&stage.page("/keys")).await;
@@ -82,4 +89,28 @@ async fn a_second_click_and_a_reload_make_no_second_key() {
     browser.see(sent_already).await;
     assert_eq!(stage.call("/nothing", &secret).await.code(), "route_not_found", "the shown one is the one that works");
     browser.assert_quiet_but(&["409"]).await;
+}
+
+#[tokio::test]
+async fn a_form_that_is_refused_is_in_view_with_what_was_typed() {
+    let stage = Stage::start().await;
+    let tenant = stage.tenant("Acme", json!([])).await;
+    let owner = stage.user(&tenant, "Ann", "owner").await;
+    for number in 0..12 {
+        stage.key(&tenant, &owner, &format!("key {number}")).await;
+    }
+    let browser = Browser::start_with(&View { scripts: false, ..View::default() }).await;
+    stage.sign_in(&browser, &owner).await;
+    browser.open(&stage.page("/keys")).await;
+    browser.fill(Target::Role("textbox", "Name"), " ").await;
+    browser.click(Target::Role("checkbox", "items:read")).await;
+    browser.click(Target::Role("button", "Create key")).await;
+    browser.see(Target::Text("Name: must not be empty")).await;
+    let in_view = "(() => { const box = document.querySelector('[role=alert]').getBoundingClientRect();
+        return box.top >= 0 && box.bottom <= innerHeight })()";
+    browser.wait_until(in_view).await;
+    assert_eq!(browser.evaluate("document.activeElement.name").await, "name");
+    assert_eq!(browser.evaluate("document.querySelector('[value=\"items:read\"]').checked").await, true);
+    assert_eq!(stage.keys(&tenant).await.len(), 12);
+    browser.assert_quiet_but(&["400"]).await;
 }
