@@ -15,13 +15,12 @@ async fn focused(browser: &Browser) -> String {
 /// Tabs on to what is called so.
 async fn tab_to(browser: &Browser, name: &str) {
     const MOST: usize = 40;
-    for _ in 0..MOST {
+    let mut tabs = 0;
+    while focused(browser).await != name {
+        assert!(tabs < MOST, "{MOST} tabs do not lead to {name}");
         browser.press(Key::Tab).await;
-        if focused(browser).await == name {
-            return;
-        }
+        tabs += 1;
     }
-    panic!("{MOST} tabs do not lead to {name}");
 }
 
 #[tokio::test]

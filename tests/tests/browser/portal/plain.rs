@@ -1,7 +1,5 @@
 //! Without scripts everything works, by plain pages. What was sent before does not happen twice, and what is refused is in view.
 
-use std::time::Instant;
-
 use serde_json::json;
 use usage_gate_tests::Browser;
 use usage_gate_tests::browser::{PATIENCE, Target, View};
@@ -75,10 +73,8 @@ async fn a_second_click_and_a_reload_make_no_second_key() {
     browser.evaluate("for (const click of [1, 2]) document.querySelector('.form .primary').click()").await;
     browser.wait_until("document.querySelector('#secret, .note') !== null").await;
     // The answer to the second may be there before the first is done.
-    let clicked = Instant::now();
-    while stage.keys(&tenant).await.len() < 2 {
-        assert!(clicked.elapsed() < PATIENCE, "a key was made");
-    }
+    let made = async { while stage.keys(&tenant).await.len() < 2 {} };
+    assert!(tokio::time::timeout(PATIENCE, made).await.is_ok(), "a key was made");
     assert_eq!(stage.keys(&tenant).await, [active("reloaded"), active("clicked twice")]);
 
     browser.open(&stage.page("/keys")).await;
@@ -87,7 +83,7 @@ async fn a_second_click_and_a_reload_make_no_second_key() {
     let secret = browser.text("#key-text").await;
     browser.reload().await;
     browser.see(sent_already).await;
-    assert_eq!(stage.call("/nothing", &secret).await.code(), "route_not_found", "the shown one is the one that works");
+    assert_eq!(stage.call("/v1/search", &secret).await.status, 200, "the one that was shown is the one that holds");
     browser.assert_quiet_but(&["409"]).await;
 }
 
