@@ -7,10 +7,12 @@
 //! cargo run -p axum-saas -- --admin-token a-long-random-token
 //! ```
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use axum::extract::Query;
+use axum::http::StatusCode;
 use axum::http::header::COOKIE;
 use axum::http::request::Parts;
 use axum::routing::get;
@@ -65,15 +67,46 @@ async fn main() -> anyhow::Result<()> {
         .layer(usage_gate_axum::layer(&gate)) // gate
         .merge(usage_gate_axum::portal(&gate, &portal)) // gate
         .into_make_service_with_connect_info::<SocketAddr>();
-    let admin = usage_gate_axum::admin(&gate, AdminTokens::new(&options.admin_token), &portal);
+    // On the operators' listener: the token opens `/admin/v1`, health is open to whoever watches over the process.
+    let admin = usage_gate_axum::admin(&gate, AdminTokens::new(&options.admin_token), &portal) // gate
+        .merge(usage_gate_axum::health(&gate)) // gate
+        .fallback(|| async { StatusCode::NOT_FOUND });
 
     let listener = tokio::net::TcpListener::bind(options.listen).await?;
     let admin_listener = tokio::net::TcpListener::bind(options.admin_listen).await?;
+    welcome(&options)?;
     let admin_server = tokio::spawn(axum::serve(admin_listener, admin).into_future());
     axum::serve(listener, app).with_graceful_shutdown(stopped()).await?;
     admin_server.abort();
     gate.drain().await?; // gate: leases go back, usage is shipped
     Ok(())
+}
+
+/// Where everything is, and what to do before a call can succeed.
+fn welcome(options: &Options) -> std::io::Result<()> {
+    let Options { listen, admin_listen, admin_token, .. } = options;
+    let post = format!("curl -s -H 'authorization: Bearer {admin_token}' http://{admin_listen}/admin/v1");
+    let plan = r#"{"id":"free","name":"Free","limits":[{"name":"rows","kind":"quota","meter":"rows","units":1000,"per":"day"}]}"#;
+    let scopes = r#"{"name":"first","scopes":["search:read"]}"#;
+    let user = r#"{"email":"ann@acme.test","role":"owner","external_id":"ann"}"#;
+    write!(
+        std::io::stdout().lock(),
+        r#"the service  http://{listen}
+the admin API  http://{admin_listen}/admin/v1   (with the token of --admin-token)
+health  http://{admin_listen}/healthz and /readyz   (without a token)
+
+Make a plan, a tenant on it, and put the `id` of the answer into $tenant:
+  {post}/plans -d '{plan}'
+  {post}/tenants -d '{{"name":"Acme","plan":"free"}}'
+Make a key, put its `key` into $key, and call the service:
+  {post}/tenants/$tenant/keys -d '{scopes}'
+  curl -s -H "x-api-key: $key" 'http://{listen}/v1/search?q=tea'
+Make a user that the service knows as ann. Its toy login believes a cookie, and the portal believes it:
+  {post}/tenants/$tenant/users -d '{user}'
+  curl -s -b saas_user=ann http://{listen}/usage-gate/v1/session
+In a browser, set the cookie saas_user=ann for http://{listen} and open http://{listen}/usage-gate/
+"#
+    )
 }
 
 /// The handler knows who calls, and says what the call cost.

@@ -14,7 +14,7 @@ async fn the_axum_example_serves_limits_and_meters() {
     let mut command = tokio::process::Command::new(binary("axum-saas"));
     command.args(["--admin-token", "a-long-random-token"]).arg("--data-dir").arg(folder.path());
     command.arg("--listen").arg(listen.to_string()).arg("--admin-listen").arg(admin_listen.to_string());
-    let mut child = command.stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
     let up = async {
         while tokio::net::TcpStream::connect(admin_listen).await.is_err() {
             tokio::task::yield_now().await;
@@ -36,6 +36,10 @@ async fn the_axum_example_serves_limits_and_meters() {
     assert_eq!((refused.code().as_str(), &refused.json()["violated"][0]["used"]), ("quota_exceeded", &json!(120)));
     assert_eq!(admin.usage(&tenant, "rows").await, [("billed".to_owned(), 120, 3)]);
     assert_eq!(client.get(&format!("http://{listen}/usage-gate/v1/me"), &key).await.status, 200);
+
+    let healthy = client.get(&format!("http://{admin_listen}/healthz"), "").await;
+    assert_eq!(healthy.status, 200, "health is open: who watches over a process has no token");
+    assert_eq!(client.get(&format!("http://{admin_listen}/admin/v1/plans"), "").await.code(), "missing_token");
 
     // Whoever is signed in to the service is signed in to its portal.
     let user = json!({"email": "ann@acme.test", "external_id": "ann"});
