@@ -138,6 +138,6 @@ async fn a_portal_that_cannot_be_dressed_is_named_by_check() {
     std::fs::write(&config, text).unwrap();
     let (status, _, error) = run(&["check", "--config", config.to_str().unwrap()]).await;
     assert_eq!(status, Some(1));
-    assert!(error.contains(":1:2: portal.logo_file: no-such-logo.svg: cannot be read"), "{error}");
-    assert!(error.contains("portal.stylesheet_file: no-such.css: cannot be read"), "{error}");
+    assert!(error.contains(":2:1: portal.logo_file: no-such-logo.svg: cannot be read"), "{error}");
+    assert!(error.contains(":3:1: portal.stylesheet_file: no-such.css: cannot be read"), "{error}");
 }

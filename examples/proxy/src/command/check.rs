@@ -17,6 +17,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let loaded = config::load(Some(&arguments.config), &config::overrides(std::env::vars_os()))?;
     let (meters, routes) = loaded.meters_and_routes()?;
     let routes = Routes::compile(routes, &meters)?;
+    loaded.check_secrets()?;
     loaded.portal(loaded.config.server.listen)?;
     let upstream = match &loaded.config.upstream.url {
         Some(url) => url.to_string(),

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request};
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -44,6 +44,10 @@ pub(crate) struct Options {
 pub(super) struct AdminClient {
     base: HttpUrl,
     authorization: HeaderValue,
+    /// Where the token was read, to be named if it is the wrong one.
+    token_file: PathBuf,
+    /// Members of documents whose options are not called as they are.
+    named: &'static [(&'static str, &'static str)],
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -62,7 +66,13 @@ impl AdminClient {
         if !base.is_plain() {
             bail!("{base}: https to the admin listener is not built yet in this version");
         }
-        Ok(Self { base, authorization, client: Client::builder(TokioExecutor::new()).build_http() })
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Ok(Self { base, authorization, token_file: token_file.to_owned(), named: &[], client })
+    }
+
+    /// Says which options members came from, where the option is not the member's name with two dashes before it.
+    pub(super) fn naming(self, named: &'static [(&'static str, &'static str)]) -> Self {
+        Self { named, ..self }
     }
 
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -90,14 +100,14 @@ impl AdminClient {
         Ok(items)
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    async fn send(&self, method: Method, path: &str, document: Option<&Value>) -> anyhow::Result<Value> {
         let path: PathAndQuery = path.parse().with_context(|| format!("`{path}`"))?;
         let request = Request::builder()
             .method(method)
             .uri(self.base.at(Some(&path))?)
             .header(AUTHORIZATION, self.authorization.clone())
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::from(body.map_or_else(String::new, Value::to_string)))?;
+            .body(Full::from(document.map_or_else(String::new, Value::to_string)))?;
         let answer = async {
             let response = self.client.request(request).await.map_err(|fault| self.explain(fault))?;
             let status = response.status();
@@ -108,12 +118,25 @@ impl AdminClient {
         let (status, body) = tokio::time::timeout(TIMEOUT, answer)
             .await
             .map_err(|_| anyhow!("no answer from {} within {} s", self.base, TIMEOUT.as_secs()))??;
-        let document: Option<Value> = serde_json::from_slice(&body).ok();
-        match document {
-            Some(document) if status.is_success() => Ok(document),
-            Some(problem) => Err(anyhow!(describe(&problem)).context(format!("{} answered {status}", self.base))),
-            None => bail!("{} answered {status} without JSON: is this an admin listener?", self.base),
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(answer) if status.is_success() => Ok(answer),
+            Ok(problem) => Err(self.refused(status, &problem, document)),
+            Err(_) => bail!("{} answered {status} without JSON: is this an admin listener?", self.base),
         }
+    }
+
+    /// A problem document as its reader can act on it: by option where a member came from one.
+    fn refused(&self, status: StatusCode, problem: &Value, sent: Option<&Value>) -> anyhow::Error {
+        let faults = faults(problem, sent, self.named);
+        if !faults.is_empty() {
+            return anyhow!(faults.join("\n"));
+        }
+        let mut line = format!("{} answered {status}: {}", self.base, text(problem, "detail"));
+        if status == StatusCode::UNAUTHORIZED {
+            let file = self.token_file.display();
+            line.push_str(&format!(": the token is from {file}; --token-file names another file"));
+        }
+        anyhow!(line)
     }
 
     fn explain(&self, fault: hyper_util::client::legacy::Error) -> anyhow::Error {
@@ -127,14 +150,25 @@ impl AdminClient {
     }
 }
 
-/// A problem document in a line.
-fn describe(problem: &Value) -> String {
-    let text = |value: &Value, name| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut line = format!("{}: {}", text(problem, "code"), text(problem, "detail"));
-    for fault in problem.get("errors").and_then(Value::as_array).into_iter().flatten() {
-        line.push_str(&format!("; {} {}", text(fault, "pointer").trim_start_matches('/'), text(fault, "detail")));
-    }
-    line
+fn text<'v>(value: &'v Value, name: &str) -> &'v str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The faults that a problem document has found in what was sent, a line each. Its `detail` says the same again.
+fn faults(problem: &Value, sent: Option<&Value>, named: &[(&str, &str)]) -> Vec<String> {
+    let errors = problem.get("errors").and_then(Value::as_array).into_iter().flatten();
+    let lines = errors.map(|fault| {
+        let (pointer, detail) = (text(fault, "pointer").trim_start_matches('/'), text(fault, "detail"));
+        let member = pointer.split('/').next().unwrap_or_default();
+        if sent.is_none_or(|sent| sent.get(member).is_none()) {
+            return [pointer, detail].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+        }
+        match named.iter().find(|(known, _)| *known == member) {
+            Some((_, option)) => format!("{option}: {detail}"),
+            None => format!("--{}: {detail}", member.replace('_', "-")),
+        }
+    });
+    lines.collect()
 }
 
 /// A text as one segment of a path or one value of a query.
@@ -146,12 +180,23 @@ pub(super) fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[track_caller]
+    fn check(pointer: &str, expected: &str) {
+        let problem = json!({"code": "invalid_request", "detail": "all of it, again",
+            "errors": [{"pointer": pointer, "detail": "must be good"}]});
+        let sent = json!({"return_url": "x", "scopes": ["a"]});
+        assert_eq!(faults(&problem, Some(&sent), &[("scopes", "--scope")]), [expected]);
+    }
 
     #[test]
-    fn a_problem_reads_as_a_line() {
-        let problem = serde_json::json!({"code":"invalid_request","detail":"the document is invalid",
-            "errors":[{"pointer":"/name","detail":"must not be empty"}]});
-        assert_eq!(describe(&problem), "invalid_request: the document is invalid; name must not be empty");
+    fn a_fault_is_said_once_by_the_option_it_came_from() {
+        check("/return_url", "--return-url: must be good");
+        check("/scopes/0", "--scope: must be good");
+        check("/plan", "plan: must be good");
+        check("", "must be good");
+        assert!(faults(&json!({"code": "not_found", "detail": "there is no such thing"}), None, &[]).is_empty());
     }
 
     #[test]

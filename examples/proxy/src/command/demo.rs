@@ -17,7 +17,7 @@ use usage_gate_core::clock::Clock;
 use super::client::AdminClient;
 use super::serve::Stop;
 use super::{demo_upstream, log, say};
-use crate::config::{self, HttpUrl, Loaded};
+use crate::config::{self, Config, HttpUrl, Loaded};
 use crate::listen::install_metrics;
 use crate::node::{Listeners, Node, Opened, absolute, random_hex};
 use crate::sample::{self, Made, Order, Progress};
@@ -64,6 +64,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         None => World::again(&admin).await.context("the demo's customers of last time")?,
     };
     let traffic = tokio::spawn(traffic(node.public.to_string(), world.keys.clone()));
+    tell_moved(&node, &loaded.config)?;
     welcome(&node, &world, &admin).await?;
 
     stop.wait().await;
@@ -81,8 +82,7 @@ async fn make_sample(loaded: &Loaded) -> anyhow::Result<Option<Made>> {
         Some(_) => None,
         None => {
             let mut progress = Progress::new("making weeks of use");
-            // Nine and not eight: the month before this one is whole, whatever the day.
-            Some(sample::make(&opened, Order { weeks: 9, seed: 1 }, &mut progress).await?)
+            Some(sample::make(&opened, Order { weeks: WEEKS, seed: 1 }, &mut progress).await?)
         }
     };
     opened.close().await?;
@@ -101,6 +101,8 @@ impl Drop for Temporary {
     }
 }
 
+/// Nine and not eight: the month before this one is whole, whatever the day.
+const WEEKS: u16 = 9;
 /// Whose portal can be looked at, and what they may do in it.
 const GUESTS: [(&str, &str); 2] = [("Ann Sato", "owner"), ("Chiyo Mori", "member")];
 /// Keys with which the demo calls: the first is for the person who tries it, the second has a limit that is soon reached.
@@ -181,6 +183,18 @@ async fn portal_link(admin: &AdminClient, user: &str) -> anyhow::Result<String> 
     member(&admin.post("/admin/v1/portal-sessions", &json!({"user": user})).await?, "url")
 }
 
+/// Says where the demo is, if that is not where a gate usually is.
+fn tell_moved(node: &Node, config: &Config) -> anyhow::Result<()> {
+    for (wanted, found, whose) in
+        [(config.server.listen, node.public, "callers"), (config.server.admin_listen, node.admin, "operators")]
+    {
+        if wanted != found {
+            say(format_args!("{wanted} is taken by another process: {whose} connect to {found} instead."))?;
+        }
+    }
+    Ok(())
+}
+
 async fn welcome(node: &Node, world: &World, admin: &AdminClient) -> anyhow::Result<()> {
     let [key, small, ..] = &*world.keys else { bail!("the demo has no keys") };
     let tenant = &world.tenant;
@@ -189,7 +203,9 @@ async fn welcome(node: &Node, world: &World, admin: &AdminClient) -> anyhow::Res
     let token = token.display();
     let program = super::program();
     let options = format!("--admin-url http://{address} --token-file {token}");
-    say("A month of Acme Robotics, as its people see it. Each link works once, within 15 minutes:")?;
+    say(format_args!(
+        "{WEEKS} weeks of Acme Robotics, as its people see them. Each link works once, within 15 minutes:"
+    ))?;
     for ((name, role), user) in GUESTS.iter().zip(&world.users) {
         say(format_args!("  {}   {name}, {role}", portal_link(admin, user).await?))?;
     }
@@ -205,7 +221,7 @@ async fn welcome(node: &Node, world: &World, admin: &AdminClient) -> anyhow::Res
     say("\nSee what the upstream learns of the caller, and a stream:")?;
     say(format_args!("  curl -s -H 'x-api-key: {key}' http://{public}/v1/echo"))?;
     say(format_args!("  curl -sN -H 'x-api-key: {key}' http://{public}/v1/stream"))?;
-    say("\nGo over the limit of 10 at once that Globex has:")?;
+    say("\nGo over the rate that Globex has, 5 requests a second with a burst of 10:")?;
     say(format_args!(
         "  for n in $(seq 20); do curl -s -o /dev/null -w '%{{http_code}} ' -H 'x-api-key: {small}' http://{public}/v1/items/$n; done; echo"
     ))?;

@@ -74,8 +74,8 @@ impl Create {
         if !self.scopes.is_empty() {
             document.insert("scopes".into(), self.scopes.into());
         }
-        let key =
-            AdminClient::from_options(&self.admin)?.post(&keys_of(&self.tenant), &Value::Object(document)).await?;
+        let client = AdminClient::from_options(&self.admin)?.naming(&[("scopes", "--scope")]);
+        let key = client.post(&keys_of(&self.tenant), &Value::Object(document)).await?;
         if self.admin.json {
             say(format_args!("{key:#}"))?;
             return Ok(());

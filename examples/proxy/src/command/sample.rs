@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     /// The configuration that names the database; by default one is written beside it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How many weeks of use
+    /// How many weeks of use, from 1 to 12
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=12))]
     weeks: u16,
     /// The same number makes the same use
@@ -38,17 +38,19 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         None => config::load_text("sample.toml", sample::CONFIG, &overrides)?,
     };
     if let Some(data_dir) = arguments.data_dir {
-        loaded.config.server.data_dir = data_dir;
+        loaded.overrule("server.data_dir", "--data-dir", |config| config.server.data_dir = data_dir);
     }
     let clock = arguments.now.map_or_else(Clock::system, |now| ManualClock::at(now).clock());
+    sample::check(&loaded)?;
+    loaded.check_secrets()?;
     let opened = Opened::open(&loaded, clock).await?;
+    let order = Order { weeks: arguments.weeks, seed: arguments.seed };
+    let made = sample::make(&opened, order, &mut Progress::new("making the sample")).await?;
+    opened.close().await?;
     let config = match arguments.config {
         Some(path) => path,
         None => write_config(&loaded)?,
     };
-    let order = Order { weeks: arguments.weeks, seed: arguments.seed };
-    let made = sample::make(&opened, order, &mut Progress::new("making the sample")).await?;
-    opened.close().await?;
     Ok(tell(&made, order, &loaded, &config)?)
 }
 
@@ -71,10 +73,10 @@ fn tell(made: &Made, order: Order, loaded: &Loaded, config: &Path) -> std::io::R
         for (id, name) in &customer.users {
             say(format_args!("    {id} {name}"))?;
         }
-    }
-    say("keys, shown this once:")?;
-    for (name, text) in made.customers.iter().flat_map(|customer| &customer.keys) {
-        say(format_args!("  {} {name}", text.as_str()))?;
+        say("    keys, shown this once:")?;
+        for (name, text) in &customer.keys {
+            say(format_args!("      {} {name}", text.as_str()))?;
+        }
     }
     let program = super::program();
     say("next: serve it before an API, and make a link to its pages")?;

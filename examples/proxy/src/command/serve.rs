@@ -37,6 +37,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let loaded = load(arguments)?;
     // Before anything is bound or made: what is wrong here is wrong before the first request.
     loaded.meters_and_routes()?;
+    loaded.check_secrets()?;
     loaded.portal(loaded.config.server.listen)?;
     let upstream = loaded.config.upstream.url.clone();
     let upstream = upstream.context("no upstream: give --upstream URL, or upstream.url in the config")?;
@@ -55,18 +56,17 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 fn load(arguments: Arguments) -> anyhow::Result<Loaded> {
     let mut loaded = config::load(arguments.config.as_deref(), &config::overrides(std::env::vars_os()))?;
-    let config = &mut loaded.config;
     if let Some(upstream) = arguments.upstream {
-        config.upstream.url = Some(upstream);
+        loaded.overrule("upstream.url", "--upstream", |config| config.upstream.url = Some(upstream));
     }
     if let Some(listen) = arguments.listen {
-        config.server.listen = listen;
+        loaded.overrule("server.listen", "--listen", |config| config.server.listen = listen);
     }
     if let Some(admin_listen) = arguments.admin_listen {
-        config.server.admin_listen = admin_listen;
+        loaded.overrule("server.admin_listen", "--admin-listen", |config| config.server.admin_listen = admin_listen);
     }
     if let Some(data_dir) = arguments.data_dir {
-        config.server.data_dir = data_dir;
+        loaded.overrule("server.data_dir", "--data-dir", |config| config.server.data_dir = data_dir);
     }
     Ok(loaded)
 }

@@ -90,8 +90,8 @@ impl Link {
         let mut document = Map::new();
         document.insert("user".into(), self.user.into());
         document.extend(self.return_url.map(|url| ("return_url".into(), url.into())));
-        let link =
-            AdminClient::from_options(&self.admin)?.post("/admin/v1/portal-sessions", &Value::Object(document)).await?;
+        let client = AdminClient::from_options(&self.admin)?.naming(&[("user", "ID")]);
+        let link = client.post("/admin/v1/portal-sessions", &Value::Object(document)).await?;
         // Only the URL, so that `open $(usage-gate user link …)` works.
         print(&link, "url", self.admin.json)
     }

@@ -1,8 +1,9 @@
 //! Durations as people write them: `250ms`, `30s`, `5m`, `72h`, `7d`, and `none` where there may be no bound.
 
+use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserializer, Error, Visitor};
 
 const WANTED: &str = "is not a duration such as 250ms, 30s, 5m, 72h or 7d";
 
@@ -22,9 +23,32 @@ fn parse(text: &str) -> Option<Duration> {
     number.checked_mul(seconds).filter(|seconds| *seconds <= 100 * 366 * 86_400).map(Duration::from_secs)
 }
 
+/// Takes a text. A bare number is the usual mistake: whose unit is meant nobody knows.
+fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    from.deserialize_any(Text)
+}
+
+struct Text;
+
+impl Visitor<'_> for Text {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration such as \"30s\"")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<String, E> {
+        Err(E::custom(format_args!("`{number}` has no unit: write \"{number}s\" for seconds")))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+}
+
 /// A duration that must be one.
 pub(super) fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
+    let text = text(from)?;
     parse(&text).ok_or_else(|| D::Error::custom(format_args!("`{text}` {WANTED}")))
 }
 
@@ -38,7 +62,7 @@ pub(super) fn above_zero<'de, D: Deserializer<'de>>(from: D) -> Result<Duration,
 
 /// A duration above zero, or `none`.
 pub(super) fn or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
+    let text = text(from)?;
     if text == "none" {
         return Ok(None);
     }

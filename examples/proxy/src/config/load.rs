@@ -16,6 +16,10 @@ use super::{Config, later};
 pub(crate) struct Loaded {
     pub(crate) config: Config,
     source: Option<Source>,
+    /// Variables that were laid over the file.
+    overrides: Vec<Override>,
+    /// Keys that the command line has overruled, and its options for them.
+    options: Vec<(&'static str, &'static str)>,
 }
 
 /// What is wrong with a configuration: a line each.
@@ -48,14 +52,14 @@ pub(crate) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded
     };
     let empty = Source { name: String::new(), text: String::new() };
     let config = read(source.as_ref().unwrap_or(&empty), overrides)?;
-    Ok(Loaded { config, source })
+    Ok(Loaded { config, source, overrides: overrides.to_vec(), options: Vec::new() })
 }
 
 /// Reads a text that is part of the program, and lays the environment over it.
 pub(crate) fn load_text(name: &str, text: &str, overrides: &[Override]) -> Result<Loaded, Faults> {
     let source = Source { name: name.to_owned(), text: text.to_owned() };
     let config = read(&source, overrides)?;
-    Ok(Loaded { config, source: Some(source) })
+    Ok(Loaded { config, source: Some(source), overrides: overrides.to_vec(), options: Vec::new() })
 }
 
 fn read(source: &Source, overrides: &[Override]) -> Result<Config, Faults> {
@@ -110,15 +114,35 @@ impl Loaded {
         self.source.as_ref().map_or_else(|| fault.to_owned(), |source| source.about_route(index, fault))
     }
 
-    /// A complaint about a section, with its place if the file has it.
-    pub(crate) fn about(&self, section: &str, fault: &str) -> String {
+    /// Puts a value of the command line over a key; what is wrong with it is the option's from now on.
+    pub(crate) fn overrule(&mut self, key: &'static str, option: &'static str, set: impl FnOnce(&mut Config)) {
+        set(&mut self.config);
+        self.options.push((key, option));
+    }
+
+    /// A complaint about a key such as `portal.name`: named after what said its value last, the command line, the environment or the file.
+    pub(crate) fn about(&self, key: &str, fault: &str) -> String {
+        if let Some((_, option)) = self.options.iter().find(|(overruled, _)| *overruled == key) {
+            return format!("{option}: {fault}");
+        }
+        let path = || key.split('.');
+        if let Some(variable) = self.overrides.iter().find(|variable| variable.path.iter().eq(path())) {
+            return format!("environment: {}: {fault}", variable.variable);
+        }
+        let fault = format!("{key}: {fault}");
         let found = self.source.as_ref().and_then(|source| {
             let table = DeTable::parse(&source.text).ok()?.into_inner();
-            let (key, _) = table.get_key_value(section)?;
-            Some(source.at(&key.span(), fault))
+            Some(source.at(&deepest(&table, path())?, &fault))
         });
-        found.unwrap_or_else(|| fault.to_owned())
+        found.unwrap_or(fault)
     }
+}
+
+/// Where a key stands; where it does not, the closest of the tables that it would be in.
+fn deepest<'k>(table: &DeTable<'_>, mut path: impl Iterator<Item = &'k str>) -> Option<Range<usize>> {
+    let (key, value) = table.get_key_value(path.next()?)?;
+    let inner = value.get_ref().as_table().and_then(|inner| deepest(inner, path));
+    Some(inner.unwrap_or_else(|| key.span()))
 }
 
 /// The file's text under its name.
@@ -222,6 +246,39 @@ mod tests {
             "usage-gate.toml:3:1: routes: missing key `path`",
         );
         check_fault("[meters.rows]\nunit = 1\n", "usage-gate.toml:2:1: unknown key `unit`");
+    }
+
+    #[test]
+    fn a_number_out_of_bounds_or_without_its_unit_is_told_what_to_write() {
+        check_fault(
+            "[abuse]\nbad_credentials = -1\n",
+            "usage-gate.toml:2:19: abuse.bad_credentials: invalid value: integer `-1`, expected a whole number from 0 to 65535",
+        );
+        check_fault(
+            "[abuse]\nblock = 10\n",
+            "usage-gate.toml:2:9: abuse.block: `10` has no unit: write \"10s\" for seconds",
+        );
+        check_fault(
+            "[server]\ndrain = true\n",
+            "usage-gate.toml:2:9: server.drain: invalid type: boolean `true`, expected a duration",
+        );
+    }
+
+    #[test]
+    fn what_is_found_later_is_blamed_on_what_said_it() {
+        let text = "[server]\npublic_url = \"http://a\"\n[portal]\n\nexample = \"/\"\n";
+        let variables = [("USAGE_GATE__PORTAL__NAME".into(), "x".into())];
+        let mut loaded = load_text("usage-gate.toml", text, &overrides(variables)).unwrap();
+        loaded.overrule("upstream.url", "--upstream", |_| {});
+        for (key, expected) in [
+            ("portal.example", "usage-gate.toml:5:1: portal.example: bad"),
+            ("portal.logo_file", "usage-gate.toml:3:2: portal.logo_file: bad"),
+            ("portal.name", "environment: USAGE_GATE__PORTAL__NAME: bad"),
+            ("upstream.url", "--upstream: bad"),
+            ("admin.token_file", "admin.token_file: bad"),
+        ] {
+            assert_eq!(loaded.about(key, "bad"), expected);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod later;
 mod load;
 mod portal;
 mod routes;
+mod secrets;
 mod size;
 mod url;
 mod value;
@@ -25,6 +26,7 @@ use usage_gate_core::model::AddressRange;
 pub(crate) use env::overrides;
 pub(crate) use load::{Loaded, load, load_text};
 pub(crate) use routes::RouteConfig;
+pub(crate) use secrets::read_token;
 pub(crate) use url::HttpUrl;
 pub(crate) use value::ReservedPrefix;
 
@@ -159,6 +161,7 @@ pub(crate) struct Abuse {
     #[serde(deserialize_with = "value::parsed_list")]
     pub(crate) deny: Vec<AddressRange>,
     /// A minute; 0 shuts nobody out.
+    #[serde(deserialize_with = "value::count")]
     pub(crate) bad_credentials: u16,
     #[serde(deserialize_with = "duration::above_zero")]
     pub(crate) block: Duration,

@@ -27,31 +27,35 @@ impl Loaded {
         let mut faults = Vec::new();
         let mut portal = Portal::new();
         let url = server.public_url.as_ref().map_or_else(|| format!("http://{}", reached(public)), ToString::to_string);
-        let mut take = |section: &str, key: &str, changed: Result<Portal, String>, portal: &mut Portal| match changed {
+        let mut take = |key: &str, changed: Result<Portal, String>, portal: &mut Portal| match changed {
             Ok(changed) => *portal = changed,
-            Err(fault) => faults.push(self.about(section, &format!("{section}.{key}: {fault}"))),
+            Err(fault) => faults.push(self.about(key, &fault)),
         };
         let said = |error: PortalError| error.to_string();
-        take("server", "public_url", portal.clone().public_url(url).map_err(said), &mut portal);
+        take("server.public_url", portal.clone().public_url(url).map_err(said), &mut portal);
         let prefix = server.reserved_prefix.as_str();
-        take("server", "reserved_prefix", portal.clone().prefix(prefix).map_err(said), &mut portal);
+        take("server.reserved_prefix", portal.clone().prefix(prefix).map_err(said), &mut portal);
         if let Some(name) = &config.name {
-            portal = portal.name(name);
+            let changed = match name.trim() {
+                "" => Err("must not be empty: pages and their titles begin with it".to_owned()),
+                _ => Ok(portal.clone().name(name)),
+            };
+            take("portal.name", changed, &mut portal);
         }
         if let Some(example) = &config.example {
-            take("portal", "example", portal.clone().example(example).map_err(said), &mut portal);
+            take("portal.example", portal.clone().example(example).map_err(said), &mut portal);
         }
         if let Some(path) = &config.logo_file {
             let changed = media_type(path)
                 .and_then(|media_type| Ok((bytes(path)?, media_type)))
                 .and_then(|(bytes, media_type)| portal.clone().logo(bytes, media_type).map_err(said));
-            take("portal", "logo_file", changed, &mut portal);
+            take("portal.logo_file", changed, &mut portal);
         }
         if let Some(path) = &config.stylesheet_file {
             let text = bytes(path).and_then(|bytes| {
                 String::from_utf8(bytes).map_err(|_| format!("{}: is not UTF-8 text", path.display()))
             });
-            take("portal", "stylesheet_file", text.map(|text| portal.clone().stylesheet(text)), &mut portal);
+            take("portal.stylesheet_file", text.map(|text| portal.clone().stylesheet(text)), &mut portal);
         }
         if faults.is_empty() { Ok(portal) } else { Err(Faults(faults)) }
     }
@@ -99,6 +103,13 @@ mod tests {
         {
             assert_eq!(reached(listener.parse().unwrap()).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn an_empty_name_is_refused_by_its_key() {
+        let loaded = super::super::load_text("a.toml", "[portal]\nname = \" \"\n", &[]).unwrap();
+        let fault = loaded.portal(([127, 0, 0, 1], 80).into()).unwrap_err().to_string();
+        assert!(fault.starts_with("a.toml:2:1: portal.name: must not be empty"), "{fault}");
     }
 
     #[test]

@@ -135,10 +135,10 @@ impl Loaded {
             }
         }
         if config.upstream.url.as_ref().is_some_and(|url| !url.is_plain()) {
-            faults.push(self.about("upstream", &format!("upstream.url: {HTTPS}")));
+            faults.push(self.about("upstream.url", HTTPS));
         }
         if config.keys.headers.is_empty() {
-            faults.push(self.about("keys", "keys.headers: name at least one header, such as x-api-key"));
+            faults.push(self.about("keys.headers", "name at least one header, such as x-api-key"));
         }
         if faults.is_empty() {
             self.find_route_fault(config, &meters, &routes, &mut faults);

@@ -1,10 +1,10 @@
 //! How single values are read, and what is said of those that cannot be.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 /// A text that parses.
 pub(super) fn parsed<'de, D, T>(from: D) -> Result<T, D::Error>
@@ -55,6 +55,25 @@ pub(super) fn node<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>,
         )));
     }
     Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+/// A count that has no unit.
+pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    from.deserialize_any(Count)
+}
+
+struct Count;
+
+impl Visitor<'_> for Count {
+    type Value = u16;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number from 0 to 65535")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<u16, E> {
+        u16::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+    }
 }
 
 /// What keys begin with.

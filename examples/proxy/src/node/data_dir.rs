@@ -52,21 +52,10 @@ impl DataDir {
     }
 }
 
-/// The admin token of a file that the operator made.
-pub(crate) fn read_token(path: &Path) -> anyhow::Result<String> {
-    let token = std::fs::read_to_string(path).with_context(|| format!("admin token file {}", path.display()))?;
-    let token = token.trim();
-    // A short one can be guessed; an empty one would be no token at all.
-    if token.len() < 16 {
-        bail!("admin token file {}: a token has at least 16 characters", path.display());
-    }
-    Ok(token.to_owned())
-}
-
-/// The admin token of our own file, made on the first start.
-pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
+/// Makes the admin token of our own file, unless it is there.
+pub(crate) fn make_token(path: &Path) -> anyhow::Result<()> {
     read_or_make(path, || Ok(format!("uga_{}", random_hex::<32>()?)))?;
-    read_token(path)
+    Ok(())
 }
 
 /// A file's one line. Made complete under another name first: a crash leaves no half of it.
@@ -115,8 +104,10 @@ mod tests {
         assert!(fault.contains("in use by another usage-gate"), "{fault}");
 
         let file = path.join("admin-token");
-        let first = token(&file).unwrap();
-        assert_eq!(first, token(&file).unwrap());
+        make_token(&file).unwrap();
+        let first = std::fs::read_to_string(&file).unwrap();
+        make_token(&file).unwrap();
+        assert_eq!(first, std::fs::read_to_string(&file).unwrap());
         assert_eq!(dir.node_id().unwrap(), dir.node_id().unwrap());
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&file)), (0o700, 0o600));

@@ -7,7 +7,7 @@ mod open;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -15,7 +15,7 @@ use usage_gate_axum::AdminTokens;
 use usage_gate_core::UsageGate;
 use usage_gate_core::clock::Clock;
 
-use crate::config::{Config, HttpUrl, Loaded};
+use crate::config::{self, Config, HttpUrl, Loaded};
 use crate::listen::public::Public;
 use crate::listen::{Drain, admin, bind};
 use data_dir::DataDir;
@@ -77,10 +77,11 @@ impl Node {
         let config = loaded.config.clone();
         let Opened { gate, data_dir, .. } = Opened::open(loaded, Clock::system()).await?;
         let token_file = config.admin_token_file();
-        let token = match &config.admin.token_file {
-            Some(path) => data_dir::read_token(path)?,
-            None => data_dir::token(&token_file)?,
-        };
+        if config.admin.token_file.is_none() {
+            data_dir::make_token(&token_file)?;
+        }
+        let token =
+            config::read_token(&token_file).map_err(|fault| anyhow!(loaded.about("admin.token_file", &fault)))?;
         free_plan::ensure(&gate).await.context("the first plan")?;
 
         let addresses = (listeners.public.local_addr()?, listeners.admin.local_addr()?);

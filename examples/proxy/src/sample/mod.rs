@@ -19,6 +19,7 @@ use usage_gate_core::model::{TenantId, Timestamp, UserId};
 use usage_gate_core::store::{AccountStore, KeyStore, PageRequest};
 use zeroize::Zeroizing;
 
+use crate::config::Loaded;
 use crate::node::Opened;
 use calls::Calls;
 use cast::Company;
@@ -98,13 +99,18 @@ pub(crate) async fn found(opened: &Opened) -> anyhow::Result<Option<String>> {
     Ok(None)
 }
 
+/// Whether a configuration has what the sample counts; asked before anything is opened, since opening makes what is missing.
+pub(crate) fn check(loaded: &Loaded) -> anyhow::Result<()> {
+    if !loaded.config.meters.contains_key(EXPORTS) {
+        bail!("the sample counts a meter `{EXPORTS}`: add [meters.{EXPORTS}] to the configuration");
+    }
+    Ok(())
+}
+
 /// Makes it all.
 pub(crate) async fn make(opened: &Opened, order: Order, progress: &mut Progress) -> anyhow::Result<Made> {
     if let Some(thing) = found(opened).await? {
         bail!("there is {thing} here already: make the sample in another data directory");
-    }
-    if opened.gate.meters().index(EXPORTS).is_none() {
-        bail!("the sample counts a meter `{EXPORTS}`: add [meters.{EXPORTS}] to the configuration");
     }
     progress.begin(u64::from(order.weeks) * 7 * 2);
     let now = opened.gate.clock().wall();
