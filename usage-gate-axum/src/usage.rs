@@ -79,12 +79,15 @@ impl Question {
         }
         if self.format == Format::Csv {
             // A file is whole or of no use: pages are joined.
-            query.size = 1_000_000;
+            query.size = MOST_LINES;
             query.skip = 0;
         }
         Ok(Asked { format: self.format, at: now, query })
     }
 }
+
+/// Lines of a file, at most.
+const MOST_LINES: usize = 1_000_000;
 
 /// Ships what ended before the question, so that it is in the answer; with a sink that is away the answer is as old as `complete_through` says.
 pub(crate) async fn freshen(gate: &UsageGate) {
@@ -97,6 +100,11 @@ impl Asked {
     /// The answer in the format asked for.
     pub(crate) fn answer(&self, page: &UsagePage) -> Response {
         let query = &self.query;
+        if self.format == Format::Csv && page.more {
+            let detail =
+                format!("the file would have more than {MOST_LINES} lines: ask for a shorter time, or group by less");
+            return Problem::invalid("/format", detail).into_response();
+        }
         if self.format == Format::Csv {
             let headers = [(CONTENT_TYPE, "text/csv; charset=utf-8"), (CACHE_CONTROL, "no-store")];
             return (headers, csv(&page.items, &query.group_by)).into_response();

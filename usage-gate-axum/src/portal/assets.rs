@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS};
@@ -48,7 +48,12 @@ fn short(digest: &[u8]) -> String {
 }
 
 /// `GET assets/{name}`.
-pub(crate) async fn asset(State(state): State<PortalState>, Path(name): Path<String>, headers: HeaderMap) -> Response {
+pub(crate) async fn asset(
+    State(state): State<PortalState>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let portal = state.options();
     let fixed = |text| HeaderValue::from_static(text);
     let (content, media_type) = match name.as_str() {
@@ -66,13 +71,15 @@ pub(crate) async fn asset(State(state): State<PortalState>, Path(name): Path<Str
         },
         _ => return answer::no_such_path().await.into_response(),
     };
+    let is_ours = query.is_some_and(|query| query.strip_prefix("v=") == Some(&*version(portal)));
     let tag = format!("\"{}\"", version(portal));
     let known =
         headers.get_all(IF_NONE_MATCH).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(&tag)));
     let Ok(tag) = HeaderValue::from_str(&tag) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let head = [
         (CONTENT_TYPE, media_type),
-        (CACHE_CONTROL, fixed(FOR_EVER)),
+        // While nodes are replaced an old one is asked for the new version: what it has is not kept under that name.
+        (CACHE_CONTROL, fixed(if is_ours { FOR_EVER } else { "no-cache" })),
         (ETAG, tag),
         (X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
         // A logo that is opened by itself is a document: whatever script is in it does not run.

@@ -262,6 +262,8 @@ async fn a_portal_is_small_private_and_cached_where_it_may_be() {
         stage.browse("GET", &asset["/usage-gate".len()..], "", &known, "").await.is(304);
         sum += answer.length;
     }
+    let other = stage.get("/assets/style.css?v=of-another-version", "").await.is(200);
+    assert_eq!(other.header(CACHE_CONTROL), "no-cache");
     assert!(sum < 35_000, "{sum} bytes");
 }
 
