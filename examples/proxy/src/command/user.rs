@@ -29,7 +29,7 @@ pub(crate) struct Create {
     /// Unique in the tenant
     #[arg(long)]
     email: String,
-    /// For people [default: the part of the address before the @]
+    /// For people; without it the part of the address before the @
     #[arg(long)]
     name: Option<String>,
     /// What they may do in the portal
