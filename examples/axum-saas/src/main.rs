@@ -84,22 +84,24 @@ async fn main() -> anyhow::Result<()> {
 
 /// Where everything is, and what to do before a call can succeed.
 fn welcome(options: &Options) -> std::io::Result<()> {
-    let Options { listen, admin_listen, admin_token, .. } = options;
-    let post = format!("curl -s -H 'authorization: Bearer {admin_token}' http://{admin_listen}/admin/v1");
+    let Options { listen, admin_listen, .. } = options;
+    // The token itself is not printed: it would stay in whatever keeps our output.
+    let post = format!("curl -s -H \"authorization: Bearer $token\" http://{admin_listen}/admin/v1");
     let plan = r#"{"id":"free","name":"Free","limits":[{"name":"rows","kind":"quota","meter":"rows","units":1000,"per":"day"}]}"#;
     let scopes = r#"{"name":"first","scopes":["search:read"]}"#;
     let user = r#"{"email":"ann@acme.test","role":"owner","external_id":"ann"}"#;
     write!(
         std::io::stdout().lock(),
         r#"the service  http://{listen}
-the admin API  http://{admin_listen}/admin/v1   (with the token of --admin-token)
-health  http://{admin_listen}/healthz and /readyz   (without a token)
+the admin API  http://{admin_listen}/admin/v1   (needs the token of --admin-token)
+health  http://{admin_listen}/healthz and /readyz   (open)
 
-Make a plan, a tenant on it, and put the `id` of the answer into $tenant:
+With the admin token in $token, make a plan, then a tenant on it:
   {post}/plans -d '{plan}'
   {post}/tenants -d '{{"name":"Acme","plan":"free"}}'
-Make a key, put its `key` into $key, and call the service:
+With the tenant's `id` in $tenant, make a key:
   {post}/tenants/$tenant/keys -d '{scopes}'
+With its `key` in $key, call the service:
   curl -s -H "x-api-key: $key" 'http://{listen}/v1/search?q=tea'
 Make a user that the service knows as ann. Its toy login believes a cookie, and the portal believes it:
   {post}/tenants/$tenant/users -d '{user}'

@@ -67,7 +67,8 @@ fn tell(made: &Made, order: Order, loaded: &Loaded, config: &Path) -> std::io::R
     let data_dir = absolute(&loaded.config.server.data_dir);
     let (data_dir, config) = (data_dir.display(), absolute(config));
     let (calls, refusals) = (made.calls, made.refusals);
-    say(format_args!("made {} weeks of use in {data_dir}: {calls} calls, {refusals} refused", order.weeks))?;
+    let weeks = if order.weeks == 1 { "a week".to_owned() } else { format!("{} weeks", order.weeks) };
+    say(format_args!("made {weeks} of use in {data_dir}: {calls} calls, {refusals} refused"))?;
     for customer in &made.customers {
         say(format_args!("  {} {}", customer.tenant, customer.name))?;
         for (id, name) in &customer.users {
