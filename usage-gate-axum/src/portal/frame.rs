@@ -165,6 +165,6 @@ fn host_of(url: &str) -> &str {
 }
 
 /// Dates of a tenant, in the language of the page.
-pub(crate) fn dates(signed_in: &SignedIn, language: Language, at: Timestamp, now: Timestamp) -> Dates {
-    Dates::new(language, signed_in.tenant.calendar.zone_at(at).clone(), now)
+pub(crate) fn dates(signed_in: &SignedIn, language: Language, now: Timestamp) -> Dates {
+    Dates::new(language, signed_in.tenant.calendar.zone_at(now).clone(), now)
 }

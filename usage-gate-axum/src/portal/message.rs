@@ -118,7 +118,7 @@ pub(crate) async fn show(state: &PortalState, parts: &Parts, trouble: &Trouble) 
     let frame = match &signed_in {
         Some(signed_in) => {
             let now = state.gate().clock().wall();
-            let dates = frame::dates(signed_in, taste.language, now, now);
+            let dates = frame::dates(signed_in, taste.language, now);
             Frame::of(state, taste, "", &here, signed_in, &dates)
         }
         None => Frame::new(state, taste, "", &here),

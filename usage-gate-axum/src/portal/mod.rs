@@ -20,9 +20,6 @@ use axum::routing::{get, post};
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::request::Parts;
 use tower_http::compression::CompressionLayer;
-use usage_gate_core::UsageGate;
-use usage_gate_core::management::ManagementError;
-use usage_gate_core::model::{Plan, Tenant};
 
 use crate::answer;
 use crate::portal_state::PortalState;
@@ -63,13 +60,6 @@ pub(crate) async fn no_such_page(State(state): State<PortalState>, parts: Parts)
 /// Whether a browser asks, for somebody to look at.
 fn wants_page(parts: &Parts) -> bool {
     parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accepts| accepts.contains("text/html"))
-}
-
-/// The plan that holds for a tenant.
-async fn plan(gate: &UsageGate, tenant: &Tenant) -> Result<Plan, message::Trouble> {
-    let accounts = gate.accounts().ok_or(ManagementError::NoAccounts)?;
-    let plan = accounts.plan(&tenant.plan, Some(tenant.plan_version)).await?;
-    Ok(plan.ok_or(ManagementError::NotFound("plan"))?)
 }
 
 /// A command line that calls the API with a key.

@@ -29,23 +29,16 @@ pub(crate) async fn me(State(gate): State<UsageGate>, request: Request) -> Resul
     let mut used: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     if let Some(reader) = gate.reader() {
         // Limits above are of this moment; usage beside them should not be a second older.
-        if let Err(error) = gate.ship().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "usage is answered as it was last shipped");
-        }
+        crate::usage::freshen(&gate).await;
         let query = UsageQuery {
-            period: resolved.tenant.calendar.period(Per::Month, now),
-            zone: resolved.tenant.calendar.zone_at(now).clone(),
-            window: None,
             group_by: [Dimension::Outcome].into(),
             tenant: Some(caller.tenant),
-            user: None,
             key: Some(caller.key),
-            route: None,
-            meter: None,
-            outcome: None,
-            environment: None,
-            skip: 0,
             size: 1_000,
+            ..UsageQuery::new(
+                resolved.tenant.calendar.period(Per::Month, now),
+                resolved.tenant.calendar.zone_at(now).clone(),
+            )
         };
         for item in reader.usage(&query).await?.items {
             let outcome = item.group.first().and_then(|(_, outcome)| outcome.as_deref()).unwrap_or_default();

@@ -13,8 +13,6 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post};
-use usage_gate_core::UsageGate;
-use usage_gate_core::model::Plan;
 
 use crate::answer::Problem;
 use crate::idempotency::{self, Idempotency};
@@ -80,11 +78,4 @@ async fn recognize(State(state): State<PortalState>, request: Request, next: Nex
         }
         Err(reason) => Problem::from(reason).into_response(),
     }
-}
-
-/// The plan that holds for a user's tenant.
-async fn plan(gate: &UsageGate, signed_in: &SignedIn) -> Result<Plan, Problem> {
-    let tenant = &signed_in.tenant;
-    let accounts = gate.accounts().ok_or(usage_gate_core::ManagementError::NoAccounts)?;
-    accounts.plan(&tenant.plan, Some(tenant.plan_version)).await?.ok_or_else(|| Problem::not_found("plan"))
 }

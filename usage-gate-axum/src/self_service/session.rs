@@ -9,7 +9,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use usage_gate_core::management;
 
-use super::plan;
 use crate::answer::{Problem, ok};
 use crate::document::Document;
 use crate::portal::Taste;
@@ -105,7 +104,7 @@ async fn document(
         "user": show::user(&signed_in.user),
         "role": signed_in.user.role,
         "tenant": show::own_tenant(&signed_in.tenant, gate.clock().wall()),
-        "grantable_scopes": management::grantable_scopes(gate, &plan(gate, signed_in).await?),
+        "grantable_scopes": management::grantable_scopes(gate, &signed_in.plan(gate).await?),
         "brand": {"name": options.name, "logo": logo},
         "return_url": signed_in.return_url,
         "language": choice.language.map_or(taste.language.tag(), Language::as_str),

@@ -8,7 +8,6 @@ use usage_gate_core::management;
 use usage_gate_core::store::Dimension;
 use usage_gate_tower::problem;
 
-use super::plan;
 use crate::answer::{Problem, ok};
 use crate::parameters::Parameters;
 use crate::session::SignedIn;
@@ -39,7 +38,7 @@ pub(super) async fn limits(
     let (user, key) = (parameters.parsed("user"), parameters.parsed("key"));
     parameters.finish()?;
     let view = management::limit_view_as(&gate, &signed_in.actor(), user, key).await?;
-    let states = gate.limit_states(&signed_in.tenant, &plan(&gate, &signed_in).await?, view).await?;
+    let states = gate.limit_states(&signed_in.tenant, &signed_in.plan(&gate).await?, view).await?;
     let items: Vec<_> = states.iter().map(problem::limit_state).collect();
     Ok(ok(&json!({"items": items, "next_cursor": null, "as_of": gate.clock().wall()})))
 }

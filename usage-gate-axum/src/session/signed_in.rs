@@ -2,10 +2,10 @@
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use usage_gate_core::ManagementError;
 use usage_gate_core::admission::Code;
 use usage_gate_core::management::{self, Actor};
-use usage_gate_core::model::{Tenant, User};
+use usage_gate_core::model::{Plan, Tenant, User};
+use usage_gate_core::{ManagementError, UsageGate};
 
 use super::cookie;
 use crate::answer::Problem;
@@ -54,6 +54,13 @@ impl SignedIn {
         let open = management::session(state.gate(), &token).await.map_err(NotSignedIn::Store)?;
         let open = open.ok_or(NotSignedIn::Ended)?;
         Ok(Self { user: open.user, tenant: open.tenant, by_host: false, return_url: open.session.return_url })
+    }
+
+    /// The plan that holds for their tenant.
+    pub(crate) async fn plan(&self, gate: &UsageGate) -> Result<Plan, ManagementError> {
+        let accounts = gate.accounts().ok_or(ManagementError::NoAccounts)?;
+        let plan = accounts.plan(&self.tenant.plan, Some(self.tenant.plan_version)).await?;
+        plan.ok_or(ManagementError::NotFound("plan"))
     }
 
     /// For whom permissions are asked.

@@ -1,6 +1,8 @@
 //! The admin API as its clients meet it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are not test functions, and a failed unwrap fails the test")]
 
+#[path = "../answer/mod.rs"]
+mod answer;
 mod stage;
 mod usage;
 

@@ -1,11 +1,11 @@
 //! A gate over the memory store at a fixed instant, and its routers driven without a listener.
 
+use crate::answer::Answer;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::BodyExt;
+use http::{Method, Request};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use usage_gate_axum::{AdminTokens, Caller, Cost, Portal, admin, health, portal};
@@ -22,35 +22,6 @@ pub(crate) struct Stage {
     pub(crate) gate: UsageGate,
     pub(crate) clock: ManualClock,
     router: Router,
-}
-
-/// An answer, read.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) text: String,
-    pub(crate) json: Value,
-}
-
-impl Answer {
-    /// Asserts the status and gives the document.
-    #[track_caller]
-    pub(crate) fn is(self, status: u16) -> Value {
-        assert_eq!(self.status.as_u16(), status, "{}", self.text);
-        self.json
-    }
-
-    /// Asserts that it is a problem with this status and code, and gives the pointers of its errors.
-    #[track_caller]
-    pub(crate) fn problem(&self, status: u16, code: &str) -> Vec<String> {
-        assert_eq!((self.status.as_u16(), &self.json["code"]), (status, &json!(code)), "{}", self.text);
-        assert_eq!(self.headers[CONTENT_TYPE], "application/problem+json");
-        assert_eq!(self.json["status"], status);
-        assert_eq!(self.json["instance"], self.headers["x-request-id"].to_str().unwrap());
-        let errors = self.json["errors"].as_array().cloned().unwrap_or_default();
-        errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect()
-    }
 }
 
 async fn search(caller: Caller, cost: Cost) -> String {
@@ -86,10 +57,7 @@ impl Stage {
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        let json = serde_json::from_str(&text).unwrap_or_default();
-        Answer { status: parts.status, headers: parts.headers, text, json }
+        Answer::read(response).await
     }
 
     /// A request with the token and headers of the caller's choice.

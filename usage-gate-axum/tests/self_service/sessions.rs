@@ -12,7 +12,7 @@ const MINUTE: u32 = 60_000;
 
 /// Whether a browser is signed in.
 #[track_caller]
-fn check(answer: &crate::stage::Answer, signed_in: bool) {
+fn check(answer: &crate::answer::Answer, signed_in: bool) {
     if signed_in {
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     } else {
@@ -22,7 +22,7 @@ fn check(answer: &crate::stage::Answer, signed_in: bool) {
 
 /// A link that opens nothing: a page that tells nobody where it was, and no cookie.
 #[track_caller]
-fn check_refused(answer: &crate::stage::Answer) {
+fn check_refused(answer: &crate::answer::Answer) {
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.text);
     assert_eq!((answer.header("referrer-policy"), answer.header("cache-control")), ("no-referrer", "no-store"));
     assert!(!answer.headers.contains_key(SET_COOKIE));

@@ -1,11 +1,11 @@
 //! Two customers with users of every role and keys, and browsers that are signed in.
 
+use crate::answer::Answer;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
-use http::header::{CONTENT_TYPE, COOKIE, SET_COOKIE};
-use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::BodyExt;
+use http::header::{COOKIE, SET_COOKIE};
+use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use usage_gate_axum::{AdminTokens, Portal, admin, layer, portal};
@@ -38,32 +38,8 @@ pub(crate) struct Stage {
     router: Router,
 }
 
-/// An answer, read.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) text: String,
-    pub(crate) json: Value,
-}
-
+/// What browsers look at.
 impl Answer {
-    /// Asserts the status and gives the document.
-    #[track_caller]
-    pub(crate) fn is(self, status: u16) -> Value {
-        assert_eq!(self.status.as_u16(), status, "{}", self.text);
-        self.json
-    }
-
-    /// Asserts that it is a problem with this status and code, and gives the pointers of its errors.
-    #[track_caller]
-    pub(crate) fn problem(&self, status: u16, code: &str) -> Vec<String> {
-        assert_eq!((self.status.as_u16(), &self.json["code"]), (status, &json!(code)), "{}", self.text);
-        assert_eq!(self.headers[CONTENT_TYPE], "application/problem+json");
-        let errors = self.json["errors"].as_array().cloned().unwrap_or_default();
-        errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect()
-    }
-
     /// The `name=value` of a cookie that it sets.
     pub(crate) fn cookie(&self) -> String {
         let cookie = self.headers[SET_COOKIE].to_str().unwrap();
@@ -136,10 +112,7 @@ impl Stage {
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        let json = serde_json::from_str(&text).unwrap_or_default();
-        Answer { status: parts.status, headers: parts.headers, text, json }
+        Answer::read(response).await
     }
 
     /// A call of the API, a moment after what was managed before.

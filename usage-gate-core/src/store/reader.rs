@@ -92,6 +92,35 @@ pub struct UsageQuery {
     pub size: usize,
 }
 
+impl UsageQuery {
+    /// All usage of a time, as one sum a meter; at most 10,000 items.
+    ///
+    /// ```
+    /// # use usage_gate_core::{period::{Period, Zone}, store::{Dimension, UsageQuery}};
+    /// # let period = Period { start: "2026-11-01T00:00:00Z".parse()?, end: "2026-12-01T00:00:00Z".parse()? };
+    /// let by_key = UsageQuery { group_by: [Dimension::Key].into(), ..UsageQuery::new(period, Zone::UTC) };
+    /// # drop(by_key); Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn new(period: Period, zone: Zone) -> Self {
+        Self {
+            period,
+            zone,
+            window: None,
+            group_by: BTreeSet::new(),
+            tenant: None,
+            user: None,
+            key: None,
+            route: None,
+            meter: None,
+            outcome: None,
+            environment: None,
+            skip: 0,
+            size: 10_000,
+        }
+    }
+}
+
 /// One sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageItem {

@@ -42,11 +42,11 @@ pub(crate) async fn create(
         }
         Err(ManagementError::Invalid(invalid)) => {
             forms.give_back(user, token);
-            let plan = match crate::portal::plan(gate, &signed_in.tenant).await {
+            let plan = match signed_in.plan(gate).await {
                 Ok(plan) => plan,
-                Err(trouble) => return message::show(&state, &parts, &trouble).await,
+                Err(error) => return message::show(&state, &parts, &error.into()).await,
             };
-            let dates = frame::dates(&signed_in, taste.language, now, now);
+            let dates = frame::dates(&signed_in, taste.language, now);
             let form = KeyForm::to_create(&state, taste.language, &dates, &grantable_scopes(gate, &plan), now);
             let extras = Extras { form: Some(form.again(&sent, &invalid, taste.language)), ..Extras::default() };
             show(&state, &parts, &signed_in, None, StatusCode::BAD_REQUEST, extras).await

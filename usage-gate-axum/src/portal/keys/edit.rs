@@ -5,15 +5,13 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use http::request::Parts;
-use usage_gate_core::management::{Invalid, ManagementError, change_key_as, grantable_scopes, key_as};
-use usage_gate_core::model::KeyId;
+use usage_gate_core::management::{Invalid, ManagementError, Patch, change_key_as, grantable_scopes};
 
 use super::form::{KeyForm, Sent};
-use super::one;
+use super::{one, seen};
 use crate::portal::frame::{self, Taste};
 use crate::portal::message::{self, Trouble};
 use crate::portal_state::PortalState;
-use crate::session::SignedIn;
 
 /// `GET`: the form.
 pub(crate) async fn edit(State(state): State<PortalState>, Path(id): Path<String>, parts: Parts) -> Response {
@@ -45,20 +43,18 @@ pub(crate) async fn change(
 }
 
 async fn apply(state: &PortalState, id: &str, parts: &Parts, body: &[u8]) -> Result<(), Trouble> {
-    let signed_in = SignedIn::find(state, parts).await?;
-    let (gate, actor) = (state.gate(), signed_in.actor());
-    let id: KeyId = id.parse().map_err(|_| Trouble::NotFound)?;
+    let (signed_in, present) = seen(state, parts, id).await?;
+    let gate = state.gate();
     let mut patch = Sent::read(body).patch(gate.clock().wall()).map_err(ManagementError::from)?;
-    let present = key_as(gate, &actor, id).await?;
     // Scopes that were not touched are not asked for anew: an operator may have given more than the plan lets users give.
     let held: Vec<String> = present.scopes.iter().map(ToString::to_string).collect();
-    if let usage_gate_core::management::Patch::Set(wanted) = &patch.scopes
+    if let Patch::Set(wanted) = &patch.scopes
         && wanted.len() == held.len()
         && wanted.iter().all(|scope| held.contains(scope))
     {
-        patch.scopes = usage_gate_core::management::Patch::Keep;
+        patch.scopes = Patch::Keep;
     }
-    change_key_as(gate, &actor, id, patch).await?;
+    change_key_as(gate, &signed_in.actor(), present.id, patch).await?;
     Ok(())
 }
 
@@ -69,12 +65,11 @@ async fn form(
     parts: &Parts,
     refused: Option<(&Sent, &Invalid)>,
 ) -> Result<Response, Trouble> {
-    let signed_in = SignedIn::find(state, parts).await?;
-    let (gate, actor, now) = (state.gate(), signed_in.actor(), state.gate().clock().wall());
-    let key = key_as(gate, &actor, id.parse().map_err(|_| Trouble::NotFound)?).await?;
-    actor.may_change(&key)?;
-    let plan = crate::portal::plan(gate, &signed_in.tenant).await?;
-    let dates = frame::dates(&signed_in, taste.language, now, now);
+    let (signed_in, key) = seen(state, parts, id).await?;
+    let (gate, now) = (state.gate(), state.gate().clock().wall());
+    signed_in.actor().may_change(&key)?;
+    let plan = signed_in.plan(gate).await?;
+    let dates = frame::dates(&signed_in, taste.language, now);
     let form = KeyForm::to_change(state, taste.language, &dates, &grantable_scopes(gate, &plan), &key, now);
     let (form, status) = match refused {
         Some((sent, invalid)) => (form.again(sent, invalid, taste.language), StatusCode::BAD_REQUEST),

@@ -16,7 +16,7 @@ use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
 use usage_gate_core::UsageGate;
-use usage_gate_core::management::{Actor, ManagementError, grantable_scopes, keys_as, usage_as};
+use usage_gate_core::management::{Actor, ManagementError, grantable_scopes, key_as, keys_as, usage_as};
 use usage_gate_core::model::{Key, KeyId, Per, Tenant, UserId};
 use usage_gate_core::store::{Dimension, PageRequest, UsageQuery};
 
@@ -112,7 +112,7 @@ async fn page(
 ) -> Result<KeysPage, Trouble> {
     let (gate, actor, language) = (state.gate(), signed_in.actor(), taste.language);
     let (tenant, now) = (&signed_in.tenant, gate.clock().wall());
-    let dates = frame::dates(signed_in, language, now, now);
+    let dates = frame::dates(signed_in, language, now);
     // Who bookmarks a page of a list whose cursor is of another list begins at its start.
     let after = after.filter(|cursor| cursor.parse::<KeyId>().is_ok());
     let keys = keys_as(gate, &actor, None, &PageRequest { after, size: PAGE }).await?;
@@ -131,7 +131,7 @@ async fn page(
     let form = match (extras.form, actor.may_create()) {
         (Some(form), _) => Some(form),
         (None, Ok(())) => {
-            let plan = super::plan(gate, tenant).await?;
+            let plan = signed_in.plan(gate).await?;
             Some(KeyForm::to_create(state, language, &dates, &grantable_scopes(gate, &plan), now))
         }
         (None, Err(_)) => None,
@@ -163,23 +163,13 @@ async fn used_this_period(
     actor: &Actor,
 ) -> Result<BTreeMap<String, u64>, ManagementError> {
     let now = gate.clock().wall();
-    if let Err(error) = gate.ship().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a page shows usage as it was last shipped");
-    }
+    crate::usage::freshen(gate).await;
     let query = UsageQuery {
-        period: tenant.calendar.period(Per::Month, now),
-        zone: tenant.calendar.zone_at(now).clone(),
-        window: None,
         group_by: [Dimension::Key].into(),
         tenant: Some(tenant.id),
-        user: None,
-        key: None,
-        route: None,
         meter: Some("requests".into()),
-        outcome: None,
-        environment: None,
-        skip: 0,
         size: 100_000,
+        ..UsageQuery::new(tenant.calendar.period(Per::Month, now), tenant.calendar.zone_at(now).clone())
     };
     let page = usage_as(gate, actor, query).await?;
     let of_key = |item: usage_gate_core::store::UsageItem| {
@@ -203,6 +193,14 @@ async fn owners(gate: &UsageGate, keys: &[Key]) -> Result<BTreeMap<UserId, Strin
     Ok(owners)
 }
 
+/// Who asks, and the key that a path names, if they see it.
+async fn seen(state: &PortalState, parts: &Parts, id: &str) -> Result<(SignedIn, Key), Trouble> {
+    let signed_in = SignedIn::find(state, parts).await?;
+    let id: KeyId = id.parse().map_err(|_| Trouble::NotFound)?;
+    let key = key_as(state.gate(), &signed_in.actor(), id).await?;
+    Ok((signed_in, key))
+}
+
 /// A page about one key.
 fn one(
     state: &PortalState,
@@ -213,7 +211,7 @@ fn one(
     body: &impl Template,
 ) -> Result<Response, Trouble> {
     let now = state.gate().clock().wall();
-    let dates = frame::dates(signed_in, taste.language, now, now);
+    let dates = frame::dates(signed_in, taste.language, now);
     let f = Frame::of(state, taste, "keys", &state.path("/keys"), signed_in, &dates);
     let body = body.render().map_err(|_| Trouble::Away)?;
     let page = KeyPage { title: taste.language.title(&head, &f.brand), head, explained, body, f };

@@ -4,10 +4,10 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
-use usage_gate_core::management::{key_as, revoke_key_as};
+use usage_gate_core::management::revoke_key_as;
 use usage_gate_core::model::KeyId;
 
-use super::{one, used_this_period};
+use super::{one, seen, used_this_period};
 use crate::portal::frame::{self, Taste};
 use crate::portal::locale::{Html, Words};
 use crate::portal::message::{self, Trouble};
@@ -35,12 +35,11 @@ pub(crate) async fn ask_to_revoke(State(state): State<PortalState>, Path(id): Pa
 }
 
 async fn ask(state: &PortalState, taste: Taste, id: &str, parts: &Parts) -> Result<Response, Trouble> {
-    let signed_in = SignedIn::find(state, parts).await?;
+    let (signed_in, key) = seen(state, parts, id).await?;
     let (gate, actor, language) = (state.gate(), signed_in.actor(), taste.language);
-    let key = key_as(gate, &actor, id.parse().map_err(|_| Trouble::NotFound)?).await?;
     actor.may_revoke(&key)?;
     let (w, now) = (language.words(), gate.clock().wall());
-    let dates = frame::dates(&signed_in, language, now, now);
+    let dates = frame::dates(&signed_in, language, now);
     let requests =
         used_this_period(gate, &signed_in.tenant, &actor).await?.get(&key.id.to_string()).copied().unwrap_or(0);
     let form = RevokeForm {

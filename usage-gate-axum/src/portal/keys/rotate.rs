@@ -6,11 +6,11 @@ use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
-use usage_gate_core::management::{key_as, rotate_key_as};
+use usage_gate_core::management::rotate_key_as;
 use usage_gate_core::model::{KeyId, RequestId};
 
 use super::form::Sent;
-use super::{Extras, SentForms, one, show};
+use super::{Extras, SentForms, one, seen, show};
 use crate::portal::frame::{self, Taste};
 use crate::portal::locale::{Html, Words};
 use crate::portal::message::{self, Trouble};
@@ -41,12 +41,11 @@ pub(crate) async fn ask_to_rotate(State(state): State<PortalState>, Path(id): Pa
 }
 
 async fn ask(state: &PortalState, taste: Taste, id: &str, parts: &Parts) -> Result<Response, Trouble> {
-    let signed_in = SignedIn::find(state, parts).await?;
+    let (signed_in, key) = seen(state, parts, id).await?;
     let (gate, actor, language) = (state.gate(), signed_in.actor(), taste.language);
-    let key = key_as(gate, &actor, id.parse().map_err(|_| Trouble::NotFound)?).await?;
     actor.may_change(&key)?;
     let (w, now) = (language.words(), gate.clock().wall());
-    let dates = frame::dates(&signed_in, language, now, now);
+    let dates = frame::dates(&signed_in, language, now);
     let form = RotateForm {
         w,
         prefix: state.options().prefix.clone(),

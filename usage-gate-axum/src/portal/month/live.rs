@@ -1,7 +1,5 @@
 //! What changes while the page is open: how the limits stand, and as of when.
 
-use std::collections::BTreeSet;
-
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +14,7 @@ use usage_gate_tower::problem;
 
 use super::days::AsOf;
 use super::limits::{LimitRow, Notice};
-use crate::portal::frame::Taste;
+use crate::portal::frame::{self, Taste};
 use crate::portal::locale::{Dates, Html, Words};
 use crate::portal::message::{self, Trouble};
 use crate::portal_state::PortalState;
@@ -98,30 +96,15 @@ async fn fragment(state: &PortalState, taste: Taste, parts: &Parts) -> Result<Op
     let signed_in = SignedIn::find(state, parts).await?;
     let (gate, tenant) = (state.gate(), &signed_in.tenant);
     // The limits are of this moment whether usage can be shipped or not; the mark says how old usage is.
-    if let Err(error) = gate.ship().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a page shows usage as it was last shipped");
-    }
+    crate::usage::freshen(gate).await;
     let now = gate.clock().wall();
-    let dates = super::dates_now(tenant, taste, now);
-    let plan = crate::portal::plan(gate, tenant).await?;
+    let dates = frame::dates(&signed_in, taste.language, now);
+    let plan = signed_in.plan(gate).await?;
     // Of this hour only: what is wanted is how far usage reaches.
     let zone = tenant.calendar.zone_at(now).clone();
     let hour = Period { start: bucket_start(&zone, now), end: now.plus_micros(1) };
-    let query = UsageQuery {
-        period: hour,
-        zone,
-        window: None,
-        group_by: BTreeSet::new(),
-        tenant: Some(tenant.id),
-        user: None,
-        key: None,
-        route: None,
-        meter: Some("requests".into()),
-        outcome: None,
-        environment: None,
-        skip: 0,
-        size: 1,
-    };
+    let query =
+        UsageQuery { tenant: Some(tenant.id), meter: Some("requests".into()), size: 1, ..UsageQuery::new(hour, zone) };
     let reach = usage_as(gate, &signed_in.actor(), query).await?;
     let as_of = AsOf::of(reach.complete_through, now, &dates, taste.language);
     let live = Live::load(state, &signed_in, &plan, &dates, taste, as_of).await?;

@@ -16,8 +16,7 @@ use axum::response::Response;
 use http::request::Parts;
 use usage_gate_core::UsageGate;
 use usage_gate_core::management::{self, Actor, ManagementError, keys_as};
-use usage_gate_core::model::{Plan, Tenant, TenantStatus, Timestamp};
-use usage_gate_core::period::Zone;
+use usage_gate_core::model::{Plan, TenantStatus};
 use usage_gate_core::store::PageRequest;
 
 pub(crate) use live::live;
@@ -125,9 +124,7 @@ async fn page(state: &PortalState, taste: Taste, parts: &Parts) -> Result<MonthP
     let (gate, view, language) = (state.gate(), View::of(parts), taste.language);
     let (tenant, now) = (&signed_in.tenant, gate.clock().wall());
     // What ended before the page was asked for is in it; a sink that is away leaves it as old as it says.
-    if let Err(error) = gate.ship().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a page shows usage as it was last shipped");
-    }
+    crate::usage::freshen(gate).await;
 
     let periods = management::periods(tenant, now);
     let at =
@@ -138,7 +135,7 @@ async fn page(state: &PortalState, taste: Taste, parts: &Parts) -> Result<MonthP
     let previous = management::month_before(&tenant.calendar, period);
     let zone = tenant.calendar.zone_at(period.start).clone();
     let dates = Dates::new(language, zone.clone(), now);
-    let plan = super::plan(gate, tenant).await?;
+    let plan = signed_in.plan(gate).await?;
     let meters = meters(gate, &plan);
     let meter = if meters.contains(&view.meter) { view.meter.clone() } else { "requests".to_owned() };
     let question = Question { actor: signed_in.actor(), zone, period, previous, meter, by: view.by, now };
@@ -258,10 +255,4 @@ fn file(prefix: &str, question: &Question, format: &str) -> String {
         query.append_pair("page_size", "200");
     }
     format!("{prefix}/v1/usage?{}", query.finish())
-}
-
-/// When and where: for the parts of the page that are asked for again.
-fn dates_now(tenant: &Tenant, taste: Taste, now: Timestamp) -> Dates {
-    let zone: Zone = tenant.calendar.zone_at(now).clone();
-    Dates::new(taste.language, zone, now)
 }

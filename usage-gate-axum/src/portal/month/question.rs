@@ -159,20 +159,14 @@ impl Question {
 
     fn query(&self, period: Period, window: Option<Window>, group_by: &[Dimension], meter: Option<&str>) -> UsageQuery {
         UsageQuery {
-            period,
-            zone: self.zone.clone(),
             window,
             group_by: group_by.iter().copied().collect(),
             tenant: Some(self.actor.tenant),
-            user: None,
-            key: None,
-            route: None,
             meter: meter.map(ToOwned::to_owned),
-            outcome: None,
             // Test keys are never billed and take no quota: they would make the sum another than the limit's.
             environment: Some(Environment::Live),
-            skip: 0,
             size: MOST_ITEMS,
+            ..UsageQuery::new(period, self.zone.clone())
         }
     }
 
