@@ -16,6 +16,8 @@ mod invariant;
 mod journal;
 mod lease;
 pub mod management;
+#[allow(dead_code)]
+mod mapped;
 mod metrics;
 pub mod model;
 pub mod period;

@@ -6,7 +6,7 @@ use usage_gate_core::model::{
     Environment, KeyId, MeterIndex, Meters, RequestId, StreamId, TenantId, Timestamp, UserId,
 };
 use usage_gate_core::store::sqlite::SqliteStore;
-use usage_gate_core::store::{Batch, Outcome, RefusalSum, StoreError, UnitTotals, UsageRecord, UsageSink};
+use usage_gate_core::store::{Batch, Measured, Outcome, RefusalSum, StoreError, UnitTotals, UsageRecord, UsageSink};
 
 const HOUR: i64 = 3_600_000_000;
 const HOURS: i64 = 60 * 24;
@@ -26,6 +26,7 @@ fn hour(stream: StreamId, first: u64, tenant: TenantId, holders: &[(KeyId, UserI
                 units.set(MeterIndex::BYTES_OUT, 700);
                 units.set(MeterIndex::DURATION_MS, 12);
                 records.push(UsageRecord {
+                    sequence: 0,
                     request: RequestId::generate(),
                     at: bucket,
                     tenant,
@@ -36,17 +37,21 @@ fn hour(stream: StreamId, first: u64, tenant: TenantId, holders: &[(KeyId, UserI
                     status: 200,
                     outcome,
                     units,
+                    measured: Measured::Exact,
                     bucket,
+                    quotas: Vec::new(),
+                    retry: None,
                 });
             }
             for (code, limit) in [("rate_limited", "burst"), ("quota_exceeded", "exports")] {
                 refusals.push(RefusalSum {
+                    sequence: 0,
                     tenant,
                     user: Some(*user),
                     key: *key,
                     environment: Environment::Live,
                     route: Arc::clone(route),
-                    code,
+                    code: code.into(),
                     limit: Some(limit.into()),
                     requests: 3,
                     bucket,
@@ -54,9 +59,8 @@ fn hour(stream: StreamId, first: u64, tenant: TenantId, holders: &[(KeyId, UserI
             }
         }
     }
-    let count = u64::try_from(records.len() + refusals.len()).unwrap_or(0);
     let through = bucket.plus_micros(HOUR);
-    Batch { stream, first, last: first + count - 1, through, meters: Meters::default(), records, refusals }
+    Batch::numbered(stream, first, through, Meters::default(), records, refusals)
 }
 
 /// Sixty days of one tenant up to `now`, 1,036,800 hour rows: eighteen keys on four routes, served and unbilled with the four meters that every

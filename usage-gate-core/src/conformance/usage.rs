@@ -6,8 +6,8 @@ use super::instant;
 use crate::model::{Environment, KeyId, MeterIndex, Meters, RequestId, StreamId, TenantId, Timestamp, UserId};
 use crate::period::{Period, Zone};
 use crate::store::{
-    Batch, Dimension, Outcome, RefusalSum, UnitTotals, UsageItem, UsageQuery, UsageReader, UsageRecord, UsageSink,
-    Window,
+    Batch, Dimension, Measured, Outcome, RefusalSum, UnitTotals, UsageItem, UsageQuery, UsageReader, UsageRecord,
+    UsageSink, Window,
 };
 
 /// Runs every case of [`usage`](crate::conformance::usage).
@@ -49,6 +49,7 @@ fn record(who: Who, bucket: Timestamp) -> UsageRecord {
     units.set(MeterIndex::REQUESTS, 2);
     units.set(MeterIndex::BYTES_OUT, 100);
     UsageRecord {
+        sequence: 0,
         request: RequestId::generate(),
         at: bucket,
         tenant: who.tenant,
@@ -59,18 +60,22 @@ fn record(who: Who, bucket: Timestamp) -> UsageRecord {
         status: 200,
         outcome: Outcome::Billed,
         units,
+        measured: Measured::Exact,
         bucket,
+        quotas: Vec::new(),
+        retry: None,
     }
 }
 
 fn refusal(who: Who, bucket: Timestamp) -> RefusalSum {
     RefusalSum {
+        sequence: 0,
         tenant: who.tenant,
         user: who.user,
         key: who.key,
         environment: Environment::Live,
         route: "".into(),
-        code: "rate_limited",
+        code: "rate_limited".into(),
         limit: Some("fast".into()),
         requests: 7,
         bucket,
@@ -78,16 +83,7 @@ fn refusal(who: Who, bucket: Timestamp) -> RefusalSum {
 }
 
 fn batch(stream: StreamId, first: u64, records: Vec<UsageRecord>, refusals: Vec<RefusalSum>) -> Batch {
-    let count = u64::try_from(records.len() + refusals.len()).expect("a few");
-    Batch {
-        stream,
-        first,
-        last: first + count - 1,
-        through: midnight().plus_micros(HOUR),
-        meters: Meters::default(),
-        records,
-        refusals,
-    }
+    Batch::numbered(stream, first, midnight().plus_micros(HOUR), Meters::default(), records, refusals)
 }
 
 fn query() -> UsageQuery {
@@ -152,8 +148,7 @@ pub async fn b4_an_empty_batch_moves_only_the_instant<S: UsageSink + UsageReader
     assert_eq!(store.usage(&query()).await.expect("the store is there").complete_through, None);
     store.accept(&batch(stream, 1, vec![record(who(true), midnight())], vec![])).await.expect("the store is there");
     let through = midnight().plus_micros(2 * HOUR);
-    let empty =
-        Batch { stream, first: 2, last: 1, through, meters: Meters::default(), records: vec![], refusals: vec![] };
+    let empty = Batch::numbered(stream, 2, through, Meters::default(), vec![], vec![]);
     assert_eq!(store.accept(&empty).await.expect("the store is there"), 1);
     assert_eq!(store.usage(&query()).await.expect("the store is there").complete_through, Some(through));
     assert_eq!(total(store, &query()).await, (2, 1));

@@ -106,11 +106,12 @@ impl Flusher {
         let taken = self.recorder.take(MOST_RECORDS);
         // A full batch may have left some in the queue: then nothing is known to be complete.
         let through = if taken.len() < MOST_RECORDS { now } else { progress.through };
-        let records: Vec<UsageRecord> = taken
-            .into_iter()
-            .map(|record| {
+        let records: Vec<UsageRecord> = (last + 1..)
+            .zip(taken)
+            .map(|(sequence, record)| {
                 let bucket = buckets.start(&record.caller, record.at);
                 UsageRecord {
+                    sequence,
                     request: record.request,
                     at: record.at,
                     tenant: record.caller.tenant,
@@ -121,21 +122,24 @@ impl Flusher {
                     status: record.status,
                     outcome: record.outcome,
                     units: record.units,
+                    measured: crate::store::Measured::Exact,
                     bucket,
+                    quotas: Vec::new(),
+                    retry: None,
                 }
             })
             .collect();
-        let refusals: Vec<RefusalSum> = self
-            .refusals
-            .take()
-            .into_iter()
-            .map(|sum| RefusalSum {
+        let after = last + u64::try_from(records.len()).unwrap_or(u64::MAX);
+        let refusals: Vec<RefusalSum> = (after + 1..)
+            .zip(self.refusals.take())
+            .map(|(sequence, sum)| RefusalSum {
+                sequence,
                 tenant: sum.caller.tenant,
                 user: sum.caller.user,
                 key: sum.caller.key,
                 environment: sum.caller.environment,
                 route: self.route_name(sum.route),
-                code: sum.code.as_str(),
+                code: sum.code.as_str().into(),
                 limit: sum.limit,
                 requests: sum.requests,
                 bucket: buckets.start(&sum.caller, sum.at),
@@ -145,6 +149,7 @@ impl Flusher {
         self.metrics.recorded(records.len());
         Batch {
             stream: self.stream,
+            segment: 1,
             first: last + 1,
             last: last + count,
             through,

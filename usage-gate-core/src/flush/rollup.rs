@@ -10,8 +10,15 @@ pub(crate) fn rollup(batch: &Batch) -> BTreeMap<RollupKey, RollupDelta> {
     // The few words are shared by all rows of the batch.
     let names: Vec<(MeterIndex, Arc<str>)> = batch.meters.iter().map(|(at, name)| (at, name.into())).collect();
     let requests: Arc<str> = batch.meters.name(MeterIndex::REQUESTS).into();
-    let outcomes = [Outcome::Billed, Outcome::Unbilled, Outcome::Aborted, Outcome::Indeterminate, Outcome::Test]
-        .map(|outcome| (outcome, Arc::<str>::from(outcome.as_str())));
+    let outcomes = [
+        Outcome::Billed,
+        Outcome::Unbilled,
+        Outcome::Aborted,
+        Outcome::Indeterminate,
+        Outcome::Test,
+        Outcome::Forfeited,
+    ]
+    .map(|outcome| (outcome, Arc::<str>::from(outcome.as_str())));
 
     let mut rows = BTreeMap::<RollupKey, RollupDelta>::new();
     for record in &batch.records {
@@ -21,7 +28,9 @@ pub(crate) fn rollup(batch: &Batch) -> BTreeMap<RollupKey, RollupDelta> {
             .map_or_else(|| record.outcome.as_str().into(), |(_, word)| Arc::clone(word));
         for (index, meter) in &names {
             let units = record.units.of(*index);
-            if units == 0 && *index != MeterIndex::REQUESTS {
+            // What was forfeited is units of one meter, and no call.
+            let forfeited = record.outcome == Outcome::Forfeited;
+            if units == 0 && (*index != MeterIndex::REQUESTS || forfeited) {
                 continue;
             }
             let row = rows
@@ -38,7 +47,7 @@ pub(crate) fn rollup(batch: &Batch) -> BTreeMap<RollupKey, RollupDelta> {
                 })
                 .or_default();
             row.units = row.units.saturating_add(units);
-            row.requests = row.requests.saturating_add(1);
+            row.requests = row.requests.saturating_add(u64::from(!forfeited));
         }
     }
     for refusal in &batch.refusals {

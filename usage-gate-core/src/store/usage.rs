@@ -23,6 +23,8 @@ pub enum Outcome {
     Indeterminate,
     /// Served to a test key: shown, never billed.
     Test,
+    /// Taken of a quota by a process that was killed before it forwarded the request: never billed, and not given again.
+    Forfeited,
 }
 
 impl Outcome {
@@ -35,8 +37,52 @@ impl Outcome {
             Self::Aborted => "aborted",
             Self::Indeterminate => "indeterminate",
             Self::Test => "test",
+            Self::Forfeited => "forfeited",
         }
     }
+}
+
+/// How the units of a record were found out; the least sure of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[non_exhaustive]
+pub enum Measured {
+    /// Fixed by the route, stated by handler or upstream, or measured to the byte.
+    #[default]
+    Exact,
+    /// Counted by the gate as it passed, because nobody stated it.
+    Counted,
+    /// Derived from sizes.
+    Estimated,
+}
+
+impl Measured {
+    /// The word in documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Counted => "counted",
+            Self::Estimated => "estimated",
+        }
+    }
+}
+
+/// A counter in 8 bytes, for records: the first of the SHA-256 of its text. Two counters of one gate never share one in practice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CounterTag(pub u64);
+
+/// What a request took of one quota, as its leases count it: the sum of these over all records of a counter and period is what its ledger says
+/// was used (B9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaUse {
+    /// The lower half of the lease's id; 0 for units that were spent before there was a lease.
+    pub lease: u64,
+    /// Of which counter.
+    pub counter: CounterTag,
+    /// Start of the period, in whole seconds.
+    pub period: Timestamp,
+    /// Units; negative where a lease that had ended was credited on another one.
+    pub units: i64,
 }
 
 /// Units of every meter that one request, or a sum of them, took; by [`MeterIndex`].
@@ -64,6 +110,8 @@ impl UnitTotals {
 /// What one request used: made once, when it ends.
 #[derive(Debug, Clone)]
 pub struct UsageRecord {
+    /// Its place in the stream.
+    pub sequence: u64,
     /// Which request.
     pub request: RequestId,
     /// When it was admitted.
@@ -84,13 +132,22 @@ pub struct UsageRecord {
     pub outcome: Outcome,
     /// Units by meter.
     pub units: UnitTotals,
+    /// How the units were found out.
+    pub measured: Measured,
     /// The bucket of the tenant's clock that `at` is in.
     pub bucket: Timestamp,
+    /// What was taken of quotas.
+    pub quotas: Vec<QuotaUse>,
+    /// What makes requests repeats of one another: on routes that bill retries once, of requests that carry an `Idempotency-Key`, the hash of it
+    /// with key, method, target and body.
+    pub retry: Option<u128>,
 }
 
 /// Refusals of one kind, summed: a flood of refused requests is a few of these.
 #[derive(Debug, Clone)]
 pub struct RefusalSum {
+    /// Its place in the stream.
+    pub sequence: u64,
     /// Whose.
     pub tenant: TenantId,
     /// The key's user, if it has one.
@@ -102,7 +159,7 @@ pub struct RefusalSum {
     /// Which route, by name; empty if none matched.
     pub route: Arc<str>,
     /// The refusal's code, such as `rate_limited`.
-    pub code: &'static str,
+    pub code: Arc<str>,
     /// The limit that refused first, if it was one.
     pub limit: Option<Arc<str>>,
     /// How many.
@@ -145,27 +202,49 @@ pub struct RollupDelta {
 
 /// Usage of one journal stream, from `first` to `last`, in one piece.
 ///
-/// Sequences number what the stream holds (records and refusal sums) from 1 without a gap. An empty batch (`last` one below `first`)
-/// moves only [`through`](Self::through).
+/// A sequence is a place in the stream, from 1. Every item has one in this range, in order; a place without an item is one that the journal
+/// passed over. An empty batch (`last` one below `first`) moves only [`through`](Self::through).
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// Which process life.
     pub stream: StreamId,
-    /// Sequence of the first item.
+    /// The first place of the segment that all of it lies in.
+    pub segment: u64,
+    /// The first place.
     pub first: u64,
-    /// Sequence of the last item.
+    /// The last place.
     pub last: u64,
     /// Everything of the stream that was settled before this instant is in it or before it.
     pub through: Timestamp,
-    /// The gate's meters, by which units are told apart.
+    /// The meters of the gate that wrote it, by which units are told apart.
     pub meters: Meters,
-    /// Requests.
+    /// Requests, and units that were forfeited.
     pub records: Vec<UsageRecord>,
     /// Refusals.
     pub refusals: Vec<RefusalSum>,
 }
 
 impl Batch {
+    /// A batch of items that get the places from `first` on, records before refusals: for usage that comes from elsewhere than a journal.
+    #[must_use]
+    pub fn numbered(
+        stream: StreamId,
+        first: u64,
+        through: Timestamp,
+        meters: Meters,
+        mut records: Vec<UsageRecord>,
+        mut refusals: Vec<RefusalSum>,
+    ) -> Self {
+        let places =
+            records.iter_mut().map(|r| &mut r.sequence).chain(refusals.iter_mut().map(|refusal| &mut refusal.sequence));
+        let mut next = first;
+        for place in places {
+            *place = next;
+            next = next.saturating_add(1);
+        }
+        Self { stream, segment: first, first, last: next.saturating_sub(1), through, meters, records, refusals }
+    }
+
     /// The batch summed into rollup rows, in key order, so that writers of several batches never deadlock.
     ///
     /// A meter that took no units has no row, except `requests`: every call is counted there.

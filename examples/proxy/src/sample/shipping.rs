@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use usage_gate_core::model::{Meters, Per, RequestId, StreamId, Timestamp};
 use usage_gate_core::period::bucket_start;
-use usage_gate_core::store::{Batch, LastUse, Outcome, RefusalSum, SqliteStore, UsageRecord, UsageSink};
+use usage_gate_core::store::{Batch, LastUse, Measured, Outcome, RefusalSum, SqliteStore, UsageRecord, UsageSink};
 
 use super::calls::{Call, Calls, Day, Refusal};
 use super::cast::Cast;
@@ -65,8 +65,9 @@ impl Stream {
         let records: Vec<_> = day.calls.iter().filter_map(|call| record(cast, call)).collect();
         let refusals: Vec<_> = day.refusals.iter().filter_map(|refusal| refusal_sum(cast, refusal)).collect();
         let first = self.last + 1;
-        self.last += u64::try_from(records.len() + refusals.len()).unwrap_or(0);
-        Batch { stream: self.id, first, last: self.last, through, meters: meters.clone(), records, refusals }
+        let batch = Batch::numbered(self.id, first, through, meters.clone(), records, refusals);
+        self.last = batch.last;
+        batch
     }
 }
 
@@ -91,6 +92,7 @@ impl Used {
 fn record(cast: &Cast, call: &Call) -> Option<UsageRecord> {
     let key = cast.keys.get(call.key)?;
     Some(UsageRecord {
+        sequence: 0,
         request: RequestId::generate(),
         at: call.at,
         tenant: key.tenant,
@@ -101,6 +103,9 @@ fn record(cast: &Cast, call: &Call) -> Option<UsageRecord> {
         status: 200,
         outcome: call.outcome,
         units: call.units,
+        measured: Measured::Exact,
+        quotas: Vec::new(),
+        retry: None,
         bucket: bucket_start(cast.tenant.calendar.zone_at(call.at), call.at),
     })
 }
@@ -108,12 +113,13 @@ fn record(cast: &Cast, call: &Call) -> Option<UsageRecord> {
 fn refusal_sum(cast: &Cast, refusal: &Refusal) -> Option<RefusalSum> {
     let key = cast.keys.get(refusal.key)?;
     Some(RefusalSum {
+        sequence: 0,
         tenant: key.tenant,
         user: key.user,
         key: key.id,
         environment: key.environment,
         route: Arc::from(refusal.path.name()),
-        code: refusal.code.as_str(),
+        code: refusal.code.as_str().into(),
         limit: refusal.limit.map(Arc::from),
         requests: refusal.requests,
         bucket: bucket_start(cast.tenant.calendar.zone_at(refusal.at), refusal.at),

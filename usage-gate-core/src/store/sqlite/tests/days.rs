@@ -16,8 +16,8 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::days::Part;
 use crate::store::sqlite::reader::answer;
 use crate::store::{
-    AccountStore, Batch, Change, Dimension, MemoryStore, Outcome, RefusalSum, UnitTotals, UsagePage, UsageQuery,
-    UsageReader, UsageRecord, UsageSink, Window,
+    AccountStore, Batch, Change, Dimension, Measured, MemoryStore, Outcome, RefusalSum, UnitTotals, UsagePage,
+    UsageQuery, UsageReader, UsageRecord, UsageSink, Window,
 };
 
 const ZONES: [&str; 5] = ["Asia/Tokyo", "UTC", "Asia/Kolkata", "Australia/Lord_Howe", "America/Santiago"];
@@ -101,12 +101,13 @@ fn batch(first: u64, at: Timestamp, bucket: Timestamp, key: usize, kind: u8) -> 
     let (mut records, mut refusals) = (Vec::new(), Vec::new());
     if kind == 3 {
         refusals.push(RefusalSum {
+            sequence: first,
             tenant,
             user,
             key: key_id(key),
             environment: Environment::Live,
             route: "".into(),
-            code: "rate_limited",
+            code: "rate_limited".into(),
             limit: Some("burst".into()),
             requests: 5,
             bucket,
@@ -116,6 +117,7 @@ fn batch(first: u64, at: Timestamp, bucket: Timestamp, key: usize, kind: u8) -> 
         units.set(MeterIndex::REQUESTS, 2);
         units.set(MeterIndex::BYTES_OUT, u64::from(kind) * 100);
         records.push(UsageRecord {
+            sequence: first,
             request: RequestId::generate(),
             at,
             tenant,
@@ -126,11 +128,14 @@ fn batch(first: u64, at: Timestamp, bucket: Timestamp, key: usize, kind: u8) -> 
             status: 200,
             outcome: if kind == 2 { Outcome::Test } else { Outcome::Billed },
             units,
+            measured: Measured::Exact,
             bucket,
+            quotas: Vec::new(),
+            retry: None,
         });
     }
     let (stream, meters) = (StreamId::from_u128(1), Meters::default());
-    Batch { stream, first, last: first, through: at, meters, records, refusals }
+    Batch { stream, segment: 1, first, last: first, through: at, meters, records, refusals }
 }
 
 /// Plays the steps into both stores, with buckets as the flusher computes them.

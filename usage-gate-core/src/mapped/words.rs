@@ -1,0 +1,134 @@
+//! Words in a file or in memory.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+#[cfg(test)]
+use std::sync::{Mutex, PoisonError, atomic::Ordering};
+
+use super::Word;
+
+/// A run of words that outlives whoever writes it. Cheap to clone; clones see the same words.
+#[derive(Debug, Clone)]
+pub(crate) struct Words(Arc<Backing>);
+
+#[derive(Debug)]
+enum Backing {
+    #[cfg(not(loom))]
+    Mapped(Mapped),
+    Memory(Memory),
+}
+
+#[cfg(not(loom))]
+#[derive(Debug)]
+struct Mapped {
+    /// Kept mapped, and never handed out: all access is through `words`.
+    map: memmap2::MmapRaw,
+    file: File,
+    words: usize,
+}
+
+#[derive(Debug)]
+struct Memory {
+    words: Box<[Word]>,
+    /// What a power loss leaves for certain.
+    #[cfg(test)]
+    synced: Mutex<Box<[u64]>>,
+}
+
+impl Words {
+    /// Words in memory, all 0.
+    pub(crate) fn memory(words: usize) -> Self {
+        let memory = Memory {
+            words: (0..words).map(|_| Word::default()).collect(),
+            #[cfg(test)]
+            synced: Mutex::new(vec![0; words].into()),
+        };
+        Self(Arc::new(Backing::Memory(memory)))
+    }
+
+    /// Maps a file of ours whose size is known and whose blocks are allocated: a hole could end the process with SIGBUS when it is filled.
+    #[cfg(not(loom))]
+    pub(super) fn map(file: File, words: usize) -> io::Result<Self> {
+        // Pages, and with them the words in it, are aligned; bytes beyond the last whole word are not looked at.
+        let map = memmap2::MmapOptions::new().len(words * size_of::<Word>()).map_raw(&file)?;
+        Ok(Self(Arc::new(Backing::Mapped(Mapped { map, file, words }))))
+    }
+
+    /// Makes everything stored so far survive power loss.
+    ///
+    /// # Errors
+    /// What the system says. It must not be tried again on the same file: the system may have dropped what it could not write.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match &*self.0 {
+            // Stores through a shared map are in the file's pages at once: a sync of the file's data writes them.
+            #[cfg(not(loom))]
+            Backing::Mapped(mapped) => mapped.file.sync_data(),
+            Backing::Memory(memory) => {
+                memory.sync();
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether no clone of this is left: then the file may be cut.
+    pub(super) fn is_last(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// What a power loss leaves: of each sector of 64 bytes that was not synced the old or the new, as `keep` says.
+    #[cfg(test)]
+    pub(crate) fn lose_power(&self, mut keep: impl FnMut() -> bool) {
+        if let Backing::Memory(memory) = &*self.0 {
+            let mut synced = memory.synced.lock().unwrap_or_else(PoisonError::into_inner);
+            for (sector, old) in memory.words.chunks(8).zip(synced.chunks_mut(8)) {
+                let new = sector.iter().map(|word| word.load(Ordering::Relaxed));
+                if new.clone().ne(old.iter().copied()) && !keep() {
+                    for (word, old) in sector.iter().zip(old) {
+                        word.store(*old, Ordering::Relaxed);
+                    }
+                }
+            }
+            drop(synced);
+            memory.sync();
+        }
+    }
+}
+
+impl Memory {
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "memory is as durable as it gets; tests keep a copy"))]
+    fn sync(&self) {
+        #[cfg(test)]
+        {
+            let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+            for (word, kept) in self.words.iter().zip(synced.iter_mut()) {
+                *kept = word.load(Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Deref for Words {
+    type Target = [Word];
+
+    fn deref(&self) -> &[Word] {
+        match &*self.0 {
+            #[cfg(not(loom))]
+            Backing::Mapped(mapped) => mapped.as_words(),
+            Backing::Memory(memory) => &memory.words,
+        }
+    }
+}
+
+#[cfg(not(loom))]
+impl Mapped {
+    #[expect(unsafe_code, reason = "the one place where a map becomes words")]
+    fn as_words(&self) -> &[Word] {
+        let start = self.map.as_ptr().cast::<Word>();
+        // SAFETY: the map is at least `words` words long (`map` asked for that), page-aligned, readable and writable, and lives as long as `self`, which the
+        // slice borrows. A `Word` is a transparent `AtomicU64`, for which every bit pattern is valid, so shared references may exist while others, also in
+        // other processes, change the memory atomically. The file is not cut while a map of it exists: only `Area::cut` cuts, and takes the last `Words`.
+        unsafe { std::slice::from_raw_parts(start, self.words) }
+    }
+}
