@@ -29,3 +29,4 @@ pub mod store;
 
 pub use gate::{BuildError, GateNumbers, GateStatus, UsageGate, UsageGateBuilder};
 pub use management::ManagementError;
+pub use mapped::{FolderLock, LockError};

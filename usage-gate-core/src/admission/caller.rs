@@ -20,6 +20,7 @@ use crate::model::{
     CountedBy, Environment, KeyId, Limit, LimitKind, MeterIndex, Meters, Per, Plan, Scope, TenantId, Timestamp, UserId,
     WhenExceeded,
 };
+use crate::period::bucket_start;
 use crate::routes::{RouteIndex, Routes};
 use crate::secret::{CredentialId, Pepper, PresentedKey};
 use crate::store::{Changed, CounterId, LastUse, ResolvedKey, Subject};
@@ -57,6 +58,8 @@ pub struct Caller {
     tag_keys: (u64, u64),
     /// Minute in which use was last noted.
     used_minute: AtomicU64,
+    /// The bucket that was asked for last: which quarter of an hour it was, and the bucket's start in seconds.
+    bucket: AtomicU64,
 }
 
 /// Identity for the upstream, built once a snapshot.
@@ -86,6 +89,21 @@ impl Caller {
             let _ = self.tag.set(tag);
         }
         matches
+    }
+
+    /// The bucket of the tenant's clock that an instant is in. The zone's rules are asked once a quarter of an hour, which no change of clocks divides.
+    pub(crate) fn bucket(&self, at: Timestamp) -> Timestamp {
+        let quarter = u32::try_from(at.as_seconds().div_euclid(900)).unwrap_or(0);
+        // Relaxed: the word is whole, and whoever reads an older one asks the zone again.
+        let known = self.bucket.load(Ordering::Relaxed);
+        if known >> 32 == u64::from(quarter) && quarter != 0 {
+            return Timestamp::from_seconds((known & u64::from(u32::MAX)).cast_signed());
+        }
+        let start = bucket_start(self.source.tenant.calendar.zone_at(at), at);
+        if let Ok(seconds) = u32::try_from(start.as_seconds()) {
+            self.bucket.store(u64::from(quarter) << 32 | u64::from(seconds), Ordering::Relaxed);
+        }
+        start
     }
 
     fn is_touched_by(&self, changed: &Changed) -> bool {
@@ -349,6 +367,7 @@ impl CallerCache {
             tag: OnceLock::new(),
             tag_keys: self.tag_keys,
             used_minute: AtomicU64::new(0),
+            bucket: AtomicU64::new(0),
             source: Arc::new(resolved),
         }
     }

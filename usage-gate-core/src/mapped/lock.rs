@@ -7,16 +7,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A folder that is ours until this is dropped. The system gives it back however the process ends.
+///
+/// ```
+/// # use std::time::Duration; use usage_gate_core::{FolderLock, LockError};
+/// # let folder = std::env::temp_dir().join(format!("usage-gate-doc-{}", std::process::id())); std::fs::create_dir_all(&folder)?;
+/// let lock = FolderLock::take(&folder, Duration::ZERO)?;
+/// assert!(matches!(FolderLock::take(&folder, Duration::ZERO), Err(LockError::Held { .. })));
+/// # drop(lock); std::fs::remove_dir_all(&folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct FolderLock {
+pub struct FolderLock {
     _file: File,
 }
 
 /// Why a folder is not ours.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LockError {
+#[non_exhaustive]
+pub enum LockError {
     /// Another process has it.
-    #[error("{folder} is in use by process {holder}: stop it, or choose another folder")]
+    #[error("{folder} is in use by another usage-gate (process {holder}): stop it, or choose another folder")]
     Held {
         /// Which folder.
         folder: PathBuf,
@@ -37,8 +47,11 @@ pub(crate) enum LockError {
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl FolderLock {
-    /// Takes the folder; waits for who has it, since a process that was told to end may take a while.
-    pub(crate) fn take(folder: &Path, patience: Duration) -> Result<Self, LockError> {
+    /// Takes a folder that is there. Waits for who has it, blocking the thread, since a process that was told to end may take a while.
+    ///
+    /// # Errors
+    /// [`LockError`]: it is still another's after `patience`, or the system refuses.
+    pub fn take(folder: &Path, patience: Duration) -> Result<Self, LockError> {
         let fault = |source| LockError::Io { folder: folder.to_owned(), source };
         let mut file = OpenOptions::new()
             .create(true)
@@ -87,7 +100,10 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         let lock = FolderLock::take(&folder, Duration::ZERO).unwrap();
         let refused = FolderLock::take(&folder, Duration::ZERO).unwrap_err().to_string();
-        assert!(refused.contains(&format!("in use by process {}", std::process::id())), "{refused}");
+        assert!(
+            refused.contains(&format!("in use by another usage-gate (process {})", std::process::id())),
+            "{refused}"
+        );
         drop(lock);
         FolderLock::take(&folder, Duration::ZERO).unwrap();
         std::fs::remove_dir_all(folder).unwrap();

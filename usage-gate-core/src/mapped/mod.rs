@@ -17,6 +17,6 @@ mod word;
 mod words;
 
 pub(crate) use area::Area;
-pub(crate) use lock::{FolderLock, LockError};
+pub use lock::{FolderLock, LockError};
 pub(crate) use word::Word;
 pub(crate) use words::Words;

@@ -44,6 +44,12 @@ impl Timestamp {
         self.0
     }
 
+    /// The instant this many seconds after 1970; clamped as [`from_micros`](Self::from_micros) does.
+    #[must_use]
+    pub const fn from_seconds(seconds: i64) -> Self {
+        Self::from_micros(seconds.saturating_mul(1_000_000))
+    }
+
     /// Whole seconds after 1970, rounded down.
     #[must_use]
     pub const fn as_seconds(self) -> i64 {

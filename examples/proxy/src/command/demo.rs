@@ -77,7 +77,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Customers with weeks of use; `None` if they are there from the last time, with `--data-dir`.
 async fn make_sample(loaded: &Loaded) -> anyhow::Result<Option<Made>> {
-    let opened = Opened::open(loaded, Clock::system()).await?;
+    let opened = Opened::open(loaded, Clock::system(), Duration::ZERO).await?;
     let made = match sample::found(&opened).await? {
         Some(_) => None,
         None => {

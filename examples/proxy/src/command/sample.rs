@@ -1,6 +1,7 @@
 //! `usage-gate sample`: customers with weeks of use, to look at pages and to try things on.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use usage_gate_core::clock::{Clock, ManualClock};
@@ -43,7 +44,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let clock = arguments.now.map_or_else(Clock::system, |now| ManualClock::at(now).clock());
     sample::check(&loaded)?;
     loaded.check_secrets()?;
-    let opened = Opened::open(&loaded, clock).await?;
+    let opened = Opened::open(&loaded, clock, Duration::ZERO).await?;
     let order = Order { weeks: arguments.weeks, seed: arguments.seed };
     let made = sample::make(&opened, order, &mut Progress::new("making the sample")).await?;
     opened.close().await?;

@@ -1,44 +1,35 @@
 //! The data directory: one process's own, closed to everybody else.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use std::time::Duration;
+use usage_gate_core::{FolderLock, LockError};
 
 /// The directory, locked for as long as this lives: the system gives the lock back however the process ends.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl DataDir {
-    /// Makes it if need be, and takes it.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+    /// Makes it if need be, and takes it. Waits for a process that has it and may be about to end.
+    pub(crate) fn open(path: &Path, patience: Duration) -> anyhow::Result<Self> {
         let shown = path.display();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
             .with_context(|| format!("data directory {shown}"))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .with_context(|| format!("data directory {shown}"))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                bail!(
-                    "data directory {shown} is in use by another usage-gate: stop it, or choose another server.data_dir (or --data-dir)"
-                )
-            }
-            Err(TryLockError::Error(fault)) => Err(fault).with_context(|| format!("data directory {shown}: lock")),
-        }
+        let lock = FolderLock::take(path, patience).map_err(|fault| match fault {
+            LockError::Held { .. } => anyhow!("data directory {fault}: server.data_dir, or --data-dir"),
+            fault => anyhow!(fault).context(format!("data directory {shown}")),
+        })?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
     /// This node's name: made once, then always the same.
@@ -99,8 +90,8 @@ mod tests {
     #[test]
     fn a_directory_is_one_process_s_and_its_secrets_are_closed() {
         let path = std::env::temp_dir().join(format!("usage-gate-test-{}", random_hex::<8>().unwrap()));
-        let dir = DataDir::open(&path).unwrap();
-        let fault = DataDir::open(&path).unwrap_err().to_string();
+        let dir = DataDir::open(&path, Duration::ZERO).unwrap();
+        let fault = DataDir::open(&path, Duration::ZERO).unwrap_err().to_string();
         assert!(fault.contains("in use by another usage-gate"), "{fault}");
 
         let file = path.join("admin-token");
@@ -113,7 +104,7 @@ mod tests {
         assert_eq!((mode(&path), mode(&file)), (0o700, 0o600));
 
         drop(dir);
-        DataDir::open(&path).unwrap();
+        DataDir::open(&path, Duration::ZERO).unwrap();
         std::fs::remove_dir_all(&path).unwrap();
     }
 }

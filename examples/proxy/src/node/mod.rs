@@ -6,6 +6,7 @@ mod open;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -21,6 +22,9 @@ use crate::listen::{Drain, admin, bind};
 use data_dir::DataDir;
 pub(crate) use data_dir::random_hex;
 pub(crate) use open::Opened;
+
+/// What a process needs to end after `server.drain`: leases go back, usage is shipped.
+const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// What is bound before anything else is made: a taken port is the most common fault of a start.
 #[derive(Debug)]
@@ -75,7 +79,11 @@ impl Node {
         metrics: PrometheusHandle,
     ) -> anyhow::Result<Self> {
         let config = loaded.config.clone();
-        let Opened { gate, data_dir, .. } = Opened::open(loaded, Clock::system()).await?;
+        let Opened { gate, data_dir, .. } = {
+            // The process before us may still be finishing requests.
+            let patience = config.server.drain_delay + config.server.drain + LAST_STEPS;
+            Opened::open(loaded, Clock::system(), patience).await?
+        };
         let token_file = config.admin_token_file();
         if config.admin.token_file.is_none() {
             data_dir::make_token(&token_file)?;

@@ -1,5 +1,7 @@
 //! What stands behind a gate: its directory, locked, its database, and the gate itself; served or not.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use usage_gate_core::UsageGate;
 use usage_gate_core::clock::Clock;
@@ -18,11 +20,11 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Opens the database of a configuration, and makes what is missing.
-    pub(crate) async fn open(loaded: &Loaded, clock: Clock) -> anyhow::Result<Self> {
+    /// Opens the database of a configuration, and makes what is missing. Waits so long for another process that has the directory.
+    pub(crate) async fn open(loaded: &Loaded, clock: Clock, patience: Duration) -> anyhow::Result<Self> {
         let (_, routes) = loaded.meters_and_routes()?;
         let config = &loaded.config;
-        let data_dir = DataDir::open(&config.server.data_dir)?;
+        let data_dir = DataDir::open(&config.server.data_dir, patience)?;
         let name = match &config.server.node {
             Some(name) => name.clone(),
             None => data_dir.node_id()?,
