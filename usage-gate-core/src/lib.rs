@@ -14,15 +14,18 @@ mod flush;
 mod gate;
 mod invariant;
 mod journal;
+#[allow(dead_code)]
+mod kernel;
 mod lease;
 pub mod management;
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod mapped;
 mod metrics;
 pub mod model;
 pub mod period;
 pub mod price;
 pub mod routes;
+#[allow(dead_code, unused_imports)]
 mod seat;
 pub mod secret;
 pub mod store;

@@ -79,7 +79,7 @@ impl QuotaStore for Faulty {
         self.inner.promises()
     }
 
-    async fn register(&self, node: &NodeIdentity) -> Result<(), StoreError> {
+    async fn register(&self, node: &NodeIdentity) -> Result<Vec<OpenLease>, StoreError> {
         self.inner.register(node).await
     }
 
@@ -358,7 +358,7 @@ async fn a_limit_that_changes_its_kind_begins_anew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_node_is_no_reason_to_refuse() {
     let stage = Stage::new(vec![limit(LimitKind::Quota, "requests", 40, Some(Per::Day))]).await;
-    let other = NodeIdentity { node: "other".into(), boot: StreamId::generate() };
+    let other = NodeIdentity { node: "other".into(), boot: StreamId::generate(), table: TableId::generate() };
     stage.store.register(&other).await.unwrap();
     let counter = CounterId {
         tenant: stage.tenant.id,

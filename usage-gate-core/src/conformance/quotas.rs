@@ -5,7 +5,7 @@ use crate::model::{KeyId, Per, StreamId, TenantId, UserId};
 use crate::period::{AnchorDay, Calendar, Zone};
 use crate::store::{
     CounterId, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, MemoryStore, NodeIdentity,
-    QuotaStore, StoreErrorKind, Subject, WindowQuery, WindowState,
+    OpenLease, QuotaStore, StoreErrorKind, Subject, TableId, WindowQuery, WindowState,
 };
 
 /// Runs every case of [`quotas`](crate::conformance::quotas) that needs no clock.
@@ -25,7 +25,9 @@ macro_rules! quota_store_tests {
             a5_a_return_of_an_unknown_lease_creates_nothing
             a5_a_second_return_gives_back_nothing
             a5_a_return_of_another_nodes_lease_changes_nothing
-            a6_a_former_life_is_superseded_and_its_leases_are_spent
+            a6_under_another_table_a_former_life_s_leases_are_spent
+            a6_under_the_same_table_leases_go_over_to_the_next_life
+            a_late_call_of_a_former_life_is_superseded
             registering_the_same_life_again_changes_nothing
             an_unregistered_node_is_superseded
             several_nodes_share_what_is_left
@@ -37,7 +39,12 @@ macro_rules! quota_store_tests {
 }
 
 fn node(name: &str) -> NodeIdentity {
-    NodeIdentity { node: name.to_owned(), boot: StreamId::generate() }
+    NodeIdentity { node: name.to_owned(), boot: StreamId::generate(), table: TableId::generate() }
+}
+
+/// The next life of a node that still has its table.
+fn next_life(former: &NodeIdentity) -> NodeIdentity {
+    NodeIdentity { boot: StreamId::generate(), ..former.clone() }
 }
 
 fn counter() -> CounterId {
@@ -221,26 +228,68 @@ pub async fn a5_a_return_of_another_nodes_lease_changes_nothing<S: QuotaStore>(s
 }
 
 /// Nobody can say what was left of them.
-pub async fn a6_a_former_life_is_superseded_and_its_leases_are_spent<S: QuotaStore>(store: &S) {
+pub async fn a6_under_another_table_a_former_life_s_leases_are_spent<S: QuotaStore>(store: &S) {
     let (former, counter) = (registered(store, "a").await, counter());
     let grant = ask(store, &former, request(&counter, 40)).await;
     report(store, &former, grant.lease, 10).await;
-    let later = registered(store, "a").await;
+    let later = node("a");
+    assert_eq!(store.register(&later).await.expect("the store is there"), []);
     assert_eq!(window(store, &counter).await.used, 40);
-    let late = LeaseCall { requests: vec![request(&counter, 10)], ..call(&former) };
-    let error = store.lease(&late).await.expect_err("a later life has registered");
-    assert_eq!(error.kind(), StoreErrorKind::Superseded);
     give_back(store, &later, grant.lease, 10).await;
     assert_eq!(window(store, &counter).await.granted, 40);
     assert_eq!(ask(store, &later, request(&counter, 100)).await.units, 60);
 }
 
+/// It reads there what is left of them.
+pub async fn a6_under_the_same_table_leases_go_over_to_the_next_life<S: QuotaStore>(store: &S) {
+    let (former, counter) = (registered(store, "a").await, counter());
+    let first = ask(store, &former, request(&counter, 40)).await;
+    let closed = ask(store, &former, request(&counter, 5)).await;
+    let second = ask(store, &former, request(&counter, 20)).await;
+    report(store, &former, first.lease, 10).await;
+    give_back(store, &former, closed.lease, 2).await;
+    let later = next_life(&former);
+    let open = store.register(&later).await.expect("the store is there");
+    let period = first.window.period;
+    let expected = [(first.lease, 40, 10), (second.lease, 20, 0)].map(|(lease, size, used)| OpenLease {
+        lease,
+        size,
+        used,
+        period,
+    });
+    assert_eq!(open, expected);
+    let state = window(store, &counter).await;
+    assert_eq!((state.granted, state.used), (62, 12), "registering spends nothing and gives nothing back");
+    give_back(store, &later, second.lease, 0).await;
+    give_back(store, &later, first.lease, 15).await;
+    assert_eq!(window(store, &counter).await.granted, 17);
+    // And under another table after all.
+    ask(store, &later, request(&counter, 30)).await;
+    assert_eq!(store.register(&node("a")).await.expect("the store is there"), []);
+    assert_eq!(window(store, &counter).await.used, 47);
+}
+
+/// What it was granted too late, nobody would know of.
+pub async fn a_late_call_of_a_former_life_is_superseded<S: QuotaStore>(store: &S) {
+    let (former, counter) = (registered(store, "a").await, counter());
+    for later in [next_life(&former), node("a")] {
+        store.register(&later).await.expect("the store is there");
+        let late = LeaseCall { requests: vec![request(&counter, 10)], ..call(&former) };
+        let error = store.lease(&late).await.expect_err("a later life has registered");
+        assert_eq!(error.kind(), StoreErrorKind::Superseded);
+        assert_eq!(window(store, &counter).await.granted, 0);
+    }
+}
+
 /// A start that was repeated after a lost answer.
 pub async fn registering_the_same_life_again_changes_nothing<S: QuotaStore>(store: &S) {
-    let (node, counter) = (registered(store, "a").await, counter());
-    let grant = ask(store, &node, request(&counter, 40)).await;
-    store.register(&node).await.expect("the store is there");
-    give_back(store, &node, grant.lease, 0).await;
+    let (former, counter) = (registered(store, "a").await, counter());
+    let grant = ask(store, &former, request(&counter, 40)).await;
+    let later = next_life(&former);
+    let open = store.register(&later).await.expect("the store is there");
+    assert_eq!(store.register(&later).await.expect("the store is there"), open);
+    assert_eq!((open.len(), open[0].lease), (1, grant.lease));
+    give_back(store, &later, grant.lease, 0).await;
     assert_eq!(window(store, &counter).await.granted, 0);
 }
 
@@ -342,8 +391,8 @@ pub async fn agrees_with_the_ledger<S: QuotaStore>(store: &S, clock: &ManualCloc
         match walk.below(100) {
             0..=2 => {
                 let node = walk.register();
-                reference.register(&node).await.expect("memory does not fail");
-                store.register(&node).await.expect("the store is there");
+                let expected = reference.register(&node).await.expect("memory does not fail");
+                assert_eq!(store.register(&node).await.expect("the store is there"), expected, "{at}");
             }
             3..=5 => clock.advance_millis(600_000),
             6 => {
@@ -438,7 +487,7 @@ impl Walk {
     fn register(&mut self) -> NodeIdentity {
         let at = self.index(self.nodes.len());
         if self.below(3) > 0 {
-            let fresh = node(&self.nodes[at].node);
+            let fresh = if self.below(2) == 0 { next_life(&self.nodes[at]) } else { node(&self.nodes[at].node) };
             let former = std::mem::replace(&mut self.nodes[at], fresh);
             self.former.push(former);
         }

@@ -19,7 +19,7 @@ use crate::routes::{Route, RouteError, Routes};
 use crate::secret::{NoRandomness, Pepper};
 use crate::store::{
     AccountStore, Changed, FeedPosition, KeyStore, NodeIdentity, QuotaStore, SessionStore, StoreError, StoreErrorKind,
-    UsageReader, UsageSink,
+    TableId, UsageReader, UsageSink,
 };
 
 /// Bad credentials within a minute that are too many.
@@ -277,7 +277,11 @@ impl UsageGateBuilder {
         let guard = Guard::new(&self.denied, &self.allowed, bad_credentials, block_for)?;
         let meters = Meters::new(&self.meters)?;
         let routes = Arc::new(Routes::compile(self.routes, &meters)?);
-        let node = NodeIdentity { node: self.node.unwrap_or_else(|| "node".to_owned()), boot: StreamId::generate() };
+        let node = NodeIdentity {
+            node: self.node.unwrap_or_else(|| "node".to_owned()),
+            boot: StreamId::generate(),
+            table: TableId::generate(),
+        };
         quotas.register(&node).await?;
         let position = keys.position().await?;
 

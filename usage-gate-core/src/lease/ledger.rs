@@ -19,8 +19,8 @@ use crate::invariant::invariant;
 use crate::model::{StreamId, Timestamp};
 use crate::period::Period;
 use crate::store::{
-    CounterId, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, WindowQuery,
-    WindowState,
+    CounterId, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, OpenLease,
+    TableId, WindowQuery, WindowState,
 };
 
 /// The most units that a window counts: what a signed 64-bit column holds. Grants and debts end there instead of wrapping.
@@ -119,6 +119,22 @@ impl WindowRow {
         booked
     }
 
+    /// Raises what is known to what records say was used: for a database that was restored from a backup, and for debts that a node could not
+    /// tell before it was killed. `owed` is the debt of open leases, which is on their reports and not booked yet.
+    ///
+    /// To be called when a window is first touched after a life of a node began, once that life's reports are in: later a record may be ahead
+    /// of its report, and would be counted twice.
+    pub(crate) fn heal(&mut self, recorded: u64, owed: u64) {
+        let known = self.granted.saturating_add(owed);
+        let room = MOST_UNITS.saturating_sub(self.granted);
+        let missing = recorded.saturating_sub(known).min(room);
+        self.granted = self.granted.saturating_add(missing);
+        self.used_closed = self.used_closed.saturating_add(missing);
+        let beyond = self.granted.saturating_sub(self.ceiling.saturating_add(self.overrun));
+        self.overrun = self.overrun.saturating_add(beyond);
+        invariant!(A1, self.keeps_a1());
+    }
+
     /// The window as callers see it, given what is reported of its open leases.
     pub(crate) fn state(&self, used_open: u64) -> WindowState {
         WindowState {
@@ -146,13 +162,20 @@ pub(crate) struct Superseded;
 /// All windows, leases and nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    nodes: HashMap<Arc<str>, StreamId>,
+    nodes: HashMap<Arc<str>, Node>,
     windows: BTreeMap<CounterId, BTreeMap<Timestamp, Window>>,
     leases: HashMap<LeaseId, Lease>,
     /// Closed leases by the instant of closing, to be forgotten in that order.
     closed: BTreeSet<(Timestamp, LeaseId)>,
     /// Windows by their end, to be forgotten in that order.
     ends: BTreeSet<(Timestamp, CounterId, Timestamp)>,
+}
+
+/// The latest life of a node.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    boot: StreamId,
+    table: TableId,
 }
 
 #[derive(Debug)]
@@ -174,27 +197,46 @@ struct Lease {
 }
 
 impl Ledger {
-    /// A new process life of a node. What earlier lives left open is closed as spent: nobody can say what was left of it (A6).
-    pub(crate) fn register(&mut self, identity: &NodeIdentity, now: Timestamp) {
-        if self.nodes.get(&*identity.node) == Some(&identity.boot) {
-            return;
+    /// A new process life of a node, and what the node has open. What earlier lives left open goes over to it if it has their table; else it
+    /// is closed as spent, because nobody can say what was left of it (A6).
+    pub(crate) fn register(&mut self, identity: &NodeIdentity, now: Timestamp) -> Vec<OpenLease> {
+        let former = self.nodes.get(&*identity.node).copied();
+        if former.is_none_or(|former| former.boot != identity.boot) {
+            let of_node = |lease: &Lease| lease.open && *lease.node == *identity.node;
+            if former.is_some_and(|former| former.table == identity.table) {
+                for lease in self.leases.values_mut().filter(|lease| of_node(lease)) {
+                    lease.boot = identity.boot;
+                }
+            } else {
+                let left = self.leases.iter().filter(|(_, lease)| of_node(lease));
+                let left: Vec<(LeaseId, u64)> = left.map(|(id, lease)| (*id, lease.size.max(lease.used))).collect();
+                for (id, used) in left {
+                    self.close(id, used, now);
+                }
+            }
+            let node = Node { boot: identity.boot, table: identity.table };
+            self.nodes.insert(identity.node.as_str().into(), node);
         }
-        let left: Vec<(LeaseId, u64)> = self
-            .leases
-            .iter()
-            .filter(|(_, lease)| lease.open && *lease.node == *identity.node && lease.boot != identity.boot)
-            .map(|(id, lease)| (*id, lease.size.max(lease.used)))
+        self.open_of(&identity.node)
+    }
+
+    /// Open leases of a node, by id.
+    fn open_of(&self, node: &str) -> Vec<OpenLease> {
+        let open = self.leases.iter().filter(|(_, lease)| lease.open && *lease.node == *node);
+        let mut open: Vec<OpenLease> = open
+            .filter_map(|(id, lease)| {
+                let period = self.window(&lease.counter, lease.start)?.row.period;
+                Some(OpenLease { lease: *id, size: lease.size, used: lease.used, period })
+            })
             .collect();
-        for (id, used) in left {
-            self.close(id, used, now);
-        }
-        self.nodes.insert(identity.node.as_str().into(), identity.boot);
+        open.sort_unstable_by_key(|open| open.lease);
+        open
     }
 
     /// One call, whole or not at all.
     pub(crate) fn lease(&mut self, call: &LeaseCall, now: Timestamp) -> Result<LeaseAnswer, Superseded> {
         let node = match self.nodes.get_key_value(&*call.node.node) {
-            Some((node, boot)) if *boot == call.node.boot => Arc::clone(node),
+            Some((node, latest)) if latest.boot == call.node.boot => Arc::clone(node),
             _ => return Err(Superseded),
         };
         for report in &call.reports {
@@ -460,7 +502,7 @@ mod tests {
     #[test]
     fn what_is_kept_stays_bounded() {
         let mut ledger = Ledger::default();
-        let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate() };
+        let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
         let counter = CounterId {
             tenant: crate::model::TenantId::generate(),
             subject: crate::store::Subject::Tenant,
@@ -494,6 +536,26 @@ mod tests {
         assert!(ledger.leases.len() <= 300, "{} leases", ledger.leases.len());
         let windows: usize = ledger.windows.values().map(BTreeMap::len).sum();
         assert_eq!((windows, ledger.ends.len()), (402, 402));
+    }
+
+    #[track_caller]
+    fn check_heal(granted: u64, recorded: u64, owed: u64, expected: (u64, u64, u64)) {
+        let mut row = row(100);
+        assert_eq!(row.grant(granted, false, 1), granted);
+        row.heal(recorded, owed);
+        assert_eq!((row.granted, row.used_closed, row.overrun), expected);
+        row.heal(recorded, owed);
+        assert_eq!((row.granted, row.used_closed, row.overrun), expected, "once is enough");
+    }
+
+    #[test]
+    fn a_restored_window_knows_what_records_say() {
+        check_heal(40, 0, 0, (40, 0, 0));
+        check_heal(40, 40, 0, (40, 0, 0));
+        check_heal(40, 70, 0, (70, 30, 0));
+        check_heal(40, 130, 0, (130, 90, 30));
+        check_heal(40, 45, 5, (40, 0, 0));
+        check_heal(0, u64::MAX, 0, (MOST_UNITS, MOST_UNITS, MOST_UNITS - 100));
     }
 
     #[test]

@@ -1,41 +1,22 @@
 //! Requests in flight. A request that is admitted owns a seat until its record is published.
 //!
-//! A seat reserves the room of the record it will leave, so that settling, which happens in `Drop` and cannot wait, never fails (B7).
-//! Here a seat is a count; the mapped table that survives a crash takes its place behind the same calls.
+//! A seat reserves the room of the record it will leave, so that settling, which happens in `Drop` and cannot wait, never fails (B7). It lies in a
+//! mapped file and says at every moment what a crash would have to know: who, what was taken of quotas, whether a head was released and
+//! how much of the body. Taking and freeing one is a compare-and-swap; what it says are stores.
+//!
+//! - [`table`]: a seat in the order of a request: take, forward, head, progress, place of the record, free.
+//! - [`recovery`]: the records of requests that a dead life left.
+//! - [`layout`], [`free_list`]: what is where in the file, and which seats are free.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(test)]
+mod crashes;
+mod free_list;
+mod layout;
+mod recovery;
+mod room;
+mod table;
 
-/// The seats of one process.
-#[derive(Debug)]
-pub(crate) struct Seats {
-    taken: AtomicUsize,
-    capacity: usize,
-}
-
-impl Seats {
-    pub(crate) const fn new(capacity: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), capacity }
-    }
-
-    /// Takes a seat, unless all are taken by requests in flight and records that are not shipped yet.
-    pub(crate) fn take(&self) -> bool {
-        // Relaxed: the count bounds memory and orders nothing.
-        if self.taken.fetch_add(1, Ordering::Relaxed) < self.capacity {
-            return true;
-        }
-        self.free(1);
-        false
-    }
-
-    pub(crate) fn free(&self, seats: usize) {
-        self.taken.fetch_sub(seats, Ordering::Relaxed);
-    }
-
-    pub(crate) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    pub(crate) const fn capacity(&self) -> usize {
-        self.capacity
-    }
-}
+pub(crate) use layout::SeatContents;
+pub(crate) use recovery::{DeadLife, DeadSeats};
+pub(crate) use room::Seats;
+pub(crate) use table::{Seat, SeatTable};

@@ -29,7 +29,7 @@ pub use keys::{Changed, Changes, FeedPosition, KeyStore, LastUse, ResolvedKey};
 pub use memory::MemoryStore;
 pub use quotas::{
     CounterId, Durability, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, NodeIdentity,
-    QuotaPromises, QuotaStore, Subject, WindowQuery, WindowState,
+    OpenLease, QuotaPromises, QuotaStore, Subject, TableId, WindowQuery, WindowState,
 };
 pub use reader::{Dimension, UsageItem, UsagePage, UsageQuery, UsageReader, Window};
 pub use sessions::{Redemption, SessionStore};

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::StoreError;
+use sha2::{Digest, Sha256};
+
+use super::{CounterTag, StoreError};
 use crate::model::{KeyId, Per, StreamId, TenantId, Timestamp, UserId};
 use crate::period::{Calendar, Period};
 
@@ -51,6 +53,22 @@ impl fmt::Display for CounterId {
     }
 }
 
+impl CounterId {
+    /// The counter in 8 bytes.
+    #[must_use]
+    pub fn tag(&self) -> CounterTag {
+        CounterTag::of_text(&self.to_string())
+    }
+}
+
+impl CounterTag {
+    /// Of a counter by its text: the first 8 bytes of its SHA-256, big endian.
+    pub(crate) fn of_text(text: &str) -> Self {
+        let digest = Sha256::digest(text.as_bytes());
+        Self(digest.iter().take(8).fold(0, |tag, byte| (tag << 8) | u64::from(*byte)))
+    }
+}
+
 /// One lease, named by the node before it asks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(u128);
@@ -81,6 +99,36 @@ impl Debug for LeaseId {
     }
 }
 
+/// Where a node keeps what it has leased: the same through restarts as long as the node knows what is left of every lease.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(u128);
+
+impl TableId {
+    /// A new id: of a table that knows nothing of earlier leases.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().as_u128())
+    }
+
+    /// The number inside.
+    #[must_use]
+    pub const fn as_u128(self) -> u128 {
+        self.0
+    }
+
+    /// The id of a number that [`as_u128`](Self::as_u128) gave.
+    #[must_use]
+    pub const fn from_u128(value: u128) -> Self {
+        Self(value)
+    }
+}
+
+impl Debug for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tab_{:032x}", self.0)
+    }
+}
+
 /// Which node asks, and in which of its process lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeIdentity {
@@ -88,6 +136,21 @@ pub struct NodeIdentity {
     pub node: String,
     /// This process life.
     pub boot: StreamId,
+    /// Where it keeps its leases; looked at by [`QuotaStore::register`] only.
+    pub table: TableId,
+}
+
+/// A lease that the authority has open for a node whose new life has registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenLease {
+    /// Which.
+    pub lease: LeaseId,
+    /// Units that were granted.
+    pub size: u64,
+    /// Spent as far as it was reported.
+    pub used: u64,
+    /// Of which period.
+    pub period: Period,
 }
 
 /// What a node has spent of an open lease so far. Cumulative: repeating or reordering reports does no harm.
@@ -233,12 +296,17 @@ pub trait QuotaStore: Send + Sync + Debug + 'static {
     /// What it promises.
     fn promises(&self) -> QuotaPromises;
 
-    /// Announces a new process life of a node. Leases that earlier lives left open are closed as spent: nobody can say
-    /// what was left of them, and units are never given back by guess (A6).
+    /// Announces a new process life of a node, and gives the leases that the node has open, ordered by id.
+    ///
+    /// Leases that earlier lives left open under the same [`table`](NodeIdentity::table) go over to the new life, which knows what is left of
+    /// them. Under another table they are closed as spent: nobody can say what was left of them, and units are never given back by
+    /// guess (A6). From here on calls of an earlier life are refused.
+    ///
+    /// Repeating it changes nothing and gives the same leases.
     ///
     /// # Errors
     /// [`Unavailable`](super::StoreErrorKind::Unavailable): repeat it.
-    async fn register(&self, node: &NodeIdentity) -> Result<(), StoreError>;
+    async fn register(&self, node: &NodeIdentity) -> Result<Vec<OpenLease>, StoreError>;
 
     /// Leases units of several counters, each debited before this returns; takes reports and returns along.
     ///

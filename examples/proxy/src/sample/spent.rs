@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use usage_gate_core::model::{CountedBy, LimitKind, Per, StreamId, WhenExceeded};
 use usage_gate_core::store::{
-    CounterId, KeyStore, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, QuotaStore, Subject,
+    CounterId, KeyStore, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, QuotaStore, Subject, TableId,
 };
 
 use super::cast::Cast;
@@ -21,7 +21,7 @@ pub(super) struct Spent<'a> {
 impl<'a> Spent<'a> {
     pub(super) async fn begin(opened: &'a Opened) -> anyhow::Result<Self> {
         let boot = StreamId::generate();
-        let node = NodeIdentity { node: "sample".to_owned(), boot };
+        let node = NodeIdentity { node: "sample".to_owned(), boot, table: TableId::generate() };
         opened.store.register(&node).await.context("quotas")?;
         Ok(Self { opened, node, stream: Stream::new(boot) })
     }

@@ -2,8 +2,8 @@
 
 use super::MemoryStore;
 use crate::store::{
-    CounterId, Durability, LeaseAnswer, LeaseCall, NodeIdentity, QuotaPromises, QuotaStore, StoreError, WindowQuery,
-    WindowState,
+    CounterId, Durability, LeaseAnswer, LeaseCall, NodeIdentity, OpenLease, QuotaPromises, QuotaStore, StoreError,
+    WindowQuery, WindowState,
 };
 
 #[async_trait::async_trait]
@@ -12,11 +12,10 @@ impl QuotaStore for MemoryStore {
         QuotaPromises::new(Durability::Process, true)
     }
 
-    async fn register(&self, node: &NodeIdentity) -> Result<(), StoreError> {
+    async fn register(&self, node: &NodeIdentity) -> Result<Vec<OpenLease>, StoreError> {
         let mut ledger = self.ledger();
         // Read under the lock: the order of instants is the order of calls.
-        ledger.register(node, self.inner.clock.wall());
-        Ok(())
+        Ok(ledger.register(node, self.inner.clock.wall()))
     }
 
     async fn lease(&self, call: &LeaseCall) -> Result<LeaseAnswer, StoreError> {

@@ -7,15 +7,15 @@ use std::sync::atomic::Ordering;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::SqliteStore;
-use super::value::{Fault, instant, to_column, units, unreadable};
+use super::value::{Fault, id, instant, to_column, units, unreadable};
 use crate::lease::ledger::{
     MOST_UNITS, WindowRow, closed_leases_kept_since, forgotten_at_most, unused_window, windows_kept_since,
 };
 use crate::model::Timestamp;
 use crate::period::Period;
 use crate::store::{
-    CounterId, Durability, LeaseAnswer, LeaseCall, LeaseGrant, LeaseReport, LeaseRequest, NodeIdentity, QuotaPromises,
-    QuotaStore, StoreError, Subject, WindowQuery, WindowState,
+    CounterId, CounterTag, Durability, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest,
+    NodeIdentity, OpenLease, QuotaPromises, QuotaStore, StoreError, Subject, WindowQuery, WindowState,
 };
 
 #[async_trait::async_trait]
@@ -24,7 +24,7 @@ impl QuotaStore for SqliteStore {
         QuotaPromises::new(Durability::Durable, true)
     }
 
-    async fn register(&self, node: &NodeIdentity) -> Result<(), StoreError> {
+    async fn register(&self, node: &NodeIdentity) -> Result<Vec<OpenLease>, StoreError> {
         let (node, clock) = (node.clone(), self.inner.clock.clone());
         self.write("register a node", move |connection| Ok(register(connection, &node, clock.wall())?)).await
     }
@@ -66,26 +66,53 @@ struct Place {
     start: Timestamp,
 }
 
-fn register(connection: &Connection, identity: &NodeIdentity, now: Timestamp) -> rusqlite::Result<()> {
-    let boot = identity.boot.as_u128().to_be_bytes();
-    if boot_of(connection, &identity.node)? == Some(boot) {
-        return Ok(());
+fn register(connection: &Connection, identity: &NodeIdentity, now: Timestamp) -> rusqlite::Result<Vec<OpenLease>> {
+    let (boot, table) = (identity.boot.as_u128().to_be_bytes(), identity.table.as_u128().to_be_bytes());
+    let former: Option<([u8; 16], Option<[u8; 16]>)> = connection
+        .prepare_cached("SELECT boot, table_id FROM node WHERE node = ?1")?
+        .query_row([&identity.node], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if former.is_none_or(|(former, _)| former != boot) {
+        if former.is_some_and(|(_, former)| former == Some(table)) {
+            connection
+                .prepare_cached("UPDATE lease SET boot = ?2 WHERE node = ?1 AND closed_at IS NULL")?
+                .execute((&identity.node, boot))?;
+        } else {
+            // A6: what was left of them nobody knows.
+            for open in open_of(connection, &identity.node)? {
+                let spent = open.size.max(open.used);
+                close(connection, open.lease.as_u128().to_be_bytes(), Some(spent), now)?;
+            }
+        }
+        connection
+            .prepare_cached(
+                "INSERT INTO node (node, boot, table_id, life)
+                 VALUES (?1, ?2, ?3, (SELECT coalesce(max(life), 0) + 1 FROM node))
+                 ON CONFLICT (node) DO UPDATE SET
+                     boot = excluded.boot, table_id = excluded.table_id, life = excluded.life",
+            )?
+            .execute((&identity.node, boot, table))?;
     }
-    let left: Vec<([u8; 16], u64)> = connection
-        .prepare_cached(
-            "SELECT lease_id, max(size, used) FROM lease WHERE node = ?1 AND closed_at IS NULL AND boot <> ?2",
-        )?
-        .query_map((&identity.node, boot), |row| Ok((row.get(0)?, units(row, 1)?)))?
-        .collect::<Result<_, _>>()?;
-    for (lease, used) in left {
-        close(connection, lease, Some(used), now)?;
-    }
+    open_of(connection, &identity.node)
+}
+
+/// Open leases of a node, by id.
+fn open_of(connection: &Connection, node: &str) -> rusqlite::Result<Vec<OpenLease>> {
     connection
         .prepare_cached(
-            "INSERT INTO node (node, boot) VALUES (?1, ?2) ON CONFLICT (node) DO UPDATE SET boot = excluded.boot",
+            "SELECT lease_id, size, used, period_start, period_end
+             FROM lease JOIN quota_window USING (counter, period_start)
+             WHERE node = ?1 AND closed_at IS NULL ORDER BY lease_id",
         )?
-        .execute((&identity.node, boot))?;
-    Ok(())
+        .query_map([node], |row| {
+            Ok(OpenLease {
+                lease: LeaseId::from_u128(id(row, 0)?),
+                size: units(row, 1)?,
+                used: units(row, 2)?,
+                period: Period { start: instant(row, 3)?, end: instant(row, 4)? },
+            })
+        })?
+        .collect()
 }
 
 fn lease(connection: &Connection, call: &LeaseCall, now: Timestamp) -> Result<LeaseAnswer, Fault> {
@@ -174,6 +201,7 @@ fn grant(
         Some(window) => window,
         None => create(connection, request, &place, period)?,
     };
+    heal(connection, &place, &mut window)?;
     window.refresh(request, period);
     let units = window.grant(request.want, request.beyond_cap, nodes);
     save(connection, &place, &window)?;
@@ -260,6 +288,37 @@ fn create(
             to_column(window.ceiling),
         ))?;
     Ok(window)
+}
+
+/// Compares a window with the records when it is first touched after a life of a node began.
+fn heal(connection: &Connection, place: &Place, window: &mut WindowRow) -> rusqlite::Result<()> {
+    let key = (&place.counter, place.start.as_micros());
+    let touched = connection
+        .prepare_cached(
+            "UPDATE quota_window SET healed_in = (SELECT max(life) FROM node)
+             WHERE counter = ?1 AND period_start = ?2 AND healed_in < (SELECT max(life) FROM node)",
+        )?
+        .execute(key)?;
+    if touched == 0 {
+        return Ok(());
+    }
+    // Records name a period by whole seconds.
+    let second = place.start.as_micros().div_euclid(1_000_000).saturating_mul(1_000_000);
+    let recorded = connection
+        .prepare_cached("SELECT units FROM counter_use WHERE tag = ?1 AND period_start = ?2")?
+        .query_row((CounterTag::of_text(&place.counter).0.to_be_bytes(), second), |row| row.get::<_, i64>(0))
+        .optional()?;
+    // Below zero are credits of leases that were counted elsewhere: nothing to heal.
+    let Some(recorded) = recorded.and_then(|units| u64::try_from(units).ok()) else { return Ok(()) };
+    let owed = connection
+        .prepare_cached(
+            "SELECT used - size FROM lease
+             WHERE counter = ?1 AND period_start = ?2 AND closed_at IS NULL AND used > size",
+        )?
+        .query_map(key, |row| units(row, 0))?
+        .try_fold(0u64, |sum, debt| debt.map(|debt| sum.saturating_add(debt)))?;
+    window.heal(recorded, owed);
+    Ok(())
 }
 
 fn save(connection: &Connection, place: &Place, window: &WindowRow) -> rusqlite::Result<()> {

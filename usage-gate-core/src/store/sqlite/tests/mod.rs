@@ -1,6 +1,7 @@
 //! The suites on SQLite, and what only a file can do wrong.
 
 mod days;
+mod healed;
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::conformance;
 use crate::model::StreamId;
-use crate::store::{AccountStore, KeyStore, LeaseCall, NodeIdentity, QuotaStore, StoreErrorKind};
+use crate::store::{AccountStore, KeyStore, LeaseCall, NodeIdentity, QuotaStore, StoreErrorKind, TableId};
 
 /// A folder of its own, removed in the end.
 struct Folder(PathBuf);
@@ -103,9 +104,9 @@ async fn a_change_by_another_process_is_seen() {
 #[tokio::test]
 async fn a_job_that_is_refused_disturbs_no_other() {
     let (store, _folder) = fresh().await;
-    let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate() };
+    let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
     store.register(&node).await.unwrap();
-    let stranger = NodeIdentity { node: "b".to_owned(), boot: StreamId::generate() };
+    let stranger = NodeIdentity { node: "b".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
     let call =
         |node: &NodeIdentity| LeaseCall { node: node.clone(), reports: vec![], returns: vec![], requests: vec![] };
     let (good, bad) = (call(&node), call(&stranger));

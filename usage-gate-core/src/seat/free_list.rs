@@ -1,0 +1,106 @@
+//! Which seats are free: a stack of indexes in plain memory.
+//!
+//! The seat that was freed last is taken first, since its lines are still cached. The head carries a tag that every change moves on, so that a
+//! thread that was away while the same index came back notices (ABA).
+
+use std::sync::atomic::Ordering;
+
+use crate::mapped::Words;
+
+/// Indexes from 0; lock-free.
+#[derive(Debug)]
+pub(super) struct FreeList {
+    /// The head alone in its line, then for each index the one below it in the stack. Indexes are kept as one more, 0 is none.
+    words: Words,
+}
+
+const HEAD: usize = 0;
+/// Words of the head's cache line.
+const FIRST: usize = 8;
+const INDEX: u64 = 0xffff_ffff;
+const ONE_TAG: u64 = 1 << 32;
+
+impl FreeList {
+    /// All of them are free; the lowest is taken first.
+    pub(super) fn new(indexes: u32) -> Self {
+        let words = Words::memory(FIRST.saturating_add(usize::try_from(indexes).unwrap_or(0)));
+        for (below, next) in words.iter().skip(FIRST).zip(2u64..=u64::from(indexes)) {
+            below.store(next, Ordering::Relaxed);
+        }
+        if let Some(head) = words.get(HEAD) {
+            head.store(u64::from(indexes.min(1)), Ordering::Relaxed);
+        }
+        Self { words }
+    }
+
+    pub(super) fn pop(&self) -> Option<u32> {
+        let head = self.words.get(HEAD)?;
+        // Acquire pairs with the Release of `push`: who takes an index sees what its last holder stored, and what is below it.
+        let mut seen = head.load(Ordering::Acquire);
+        loop {
+            let index = u32::try_from((seen & INDEX).checked_sub(1)?).ok()?;
+            let below = self.words.get(FIRST + index as usize)?.load(Ordering::Relaxed);
+            let next = (seen & !INDEX).wrapping_add(ONE_TAG) | below;
+            match head.compare_exchange_weak(seen, next, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some(index),
+                Err(current) => seen = current,
+            }
+        }
+    }
+
+    /// Gives an index back. Its holder has it alone, so that it is given back once.
+    pub(super) fn push(&self, index: u32) {
+        let (Some(head), Some(below)) = (self.words.get(HEAD), self.words.get(FIRST + index as usize)) else { return };
+        let mut seen = head.load(Ordering::Relaxed);
+        loop {
+            below.store(seen & INDEX, Ordering::Relaxed);
+            let next = (seen & !INDEX).wrapping_add(ONE_TAG) | (u64::from(index) + 1);
+            // Release: pairs with `pop`.
+            match head.compare_exchange_weak(seen, next, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(current) => seen = current,
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn each_index_is_taken_once_and_the_last_freed_first() {
+        let list = FreeList::new(3);
+        assert_eq!([list.pop(), list.pop(), list.pop(), list.pop()], [Some(0), Some(1), Some(2), None]);
+        list.push(1);
+        list.push(2);
+        assert_eq!([list.pop(), list.pop(), list.pop()], [Some(2), Some(1), None]);
+        assert_eq!(FreeList::new(0).pop(), None);
+    }
+
+    #[test]
+    fn no_two_threads_hold_one_index() {
+        let list = Arc::new(FreeList::new(3));
+        let held: Arc<[AtomicBool]> = (0..3).map(|_| AtomicBool::new(false)).collect();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (list, held) = (Arc::clone(&list), Arc::clone(&held));
+                std::thread::spawn(move || {
+                    for _ in 0..50_000 {
+                        let Some(index) = list.pop() else { continue };
+                        let flag = &held[index as usize];
+                        assert!(!flag.swap(true, Ordering::Relaxed), "{index} was taken twice");
+                        flag.store(false, Ordering::Relaxed);
+                        list.push(index);
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(std::iter::from_fn(|| list.pop()).count(), 3);
+    }
+}
