@@ -29,6 +29,7 @@ pub mod routes;
 mod seat;
 pub mod secret;
 pub mod store;
+mod sync;
 
 pub use gate::{BuildError, GateNumbers, GateStatus, UsageGate, UsageGateBuilder};
 pub use management::ManagementError;

@@ -6,5 +6,16 @@
 mod recorder;
 mod refusals;
 
+#[allow(dead_code)]
+mod append;
+#[allow(dead_code)]
+mod record;
+#[allow(dead_code)]
+mod schema;
+#[allow(dead_code)]
+mod segment;
+#[allow(dead_code)]
+mod slot;
+
 pub(crate) use recorder::{Recorded, Recorder};
 pub(crate) use refusals::Refusals;

@@ -96,6 +96,11 @@ impl UnitTotals {
         self.0[meter.position()]
     }
 
+    /// Units of all meters, in their order.
+    pub(crate) const fn numbers(&self) -> &[u64; MAX_METERS] {
+        &self.0
+    }
+
     /// Sets units of one meter.
     pub const fn set(&mut self, meter: MeterIndex, units: u64) {
         self.0[meter.position()] = units;

@@ -1,0 +1,172 @@
+//! The way into a stream, for many threads: no lock, no allocation, no I/O.
+//!
+//! 1. [`reserve`](Appender::reserve), at admission: takes room for the largest item, or says that there is none (B7).
+//! 2. [`begin`](Appender::begin), at the end of a request: one atomic add gives the item its place, and what it does not need is given back.
+//!    Its owner can write the sequence down before anybody can see the item.
+//! 3. [`Place::publish`]: the words, then the head. A place that is dropped instead becomes a pad, so that readers are not held up by it.
+//!
+//! Sequences go on from segment to segment. An item never crosses from one into the next: the place that would is padded, in both, and another is taken.
+//! Only one place can lie across one end, so a segment counts for `MOST_SLOTS` less than it has, and room that was reserved is always found.
+
+use super::segment::Segment;
+use super::slot::{Encoded, MOST_SLOTS};
+use crate::invariant::invariant;
+use crate::sync::{AtomicI64, AtomicU64, Loaded, Ordering, Swap};
+
+/// The most slots of an item, as a difference of room.
+const MOST: i64 = MOST_SLOTS.cast_signed();
+
+/// The segments that a stream is written to, oldest first, and how far it is.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    next: AtomicU64,
+    /// Slots that nobody reserved.
+    free: AtomicI64,
+    live: Swap<Vec<Segment>>,
+}
+
+/// Where an item goes. Dropped before it is published, it is passed over.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Place {
+    live: Loaded<Vec<Segment>>,
+    at: usize,
+    sequence: u64,
+    slots: u64,
+    published: bool,
+}
+
+impl Appender {
+    /// A stream that begins at this sequence, and has no segment yet.
+    pub(crate) fn new(first: u64) -> Self {
+        Self { next: AtomicU64::new(first), free: AtomicI64::new(0), live: Swap::new(Vec::new()) }
+    }
+
+    /// The segments at this moment, oldest first.
+    pub(crate) fn live(&self) -> Loaded<Vec<Segment>> {
+        self.live.load()
+    }
+
+    /// The sequence of the next item.
+    pub(crate) fn next(&self) -> u64 {
+        self.next.load(Ordering::Acquire)
+    }
+
+    /// Slots that nobody reserved.
+    pub(crate) fn free(&self) -> u64 {
+        u64::try_from(self.free.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Adds the segment that comes behind the last. One thread at a time.
+    pub(crate) fn add(&self, segment: Segment) {
+        let mut live: Vec<Segment> = self.live.load().to_vec();
+        invariant!(B5, live.last().is_none_or(|last| last.end() == segment.first()));
+        let room = i64::try_from(segment.slots()).unwrap_or(i64::MAX).saturating_sub(MOST);
+        live.push(segment);
+        self.live.store(live);
+        // Release: pairs with `reserve`. Who has reserved in it finds it.
+        self.free.fetch_add(room, Ordering::Release);
+    }
+
+    /// Forgets the oldest segments for which this holds, but never the last two: places in them may be under way. One thread at a time.
+    pub(crate) fn forget(&self, done: impl Fn(&Segment) -> bool) {
+        let live = self.live.load();
+        let done = live.iter().take(live.len().saturating_sub(2)).take_while(|segment| done(segment)).count();
+        if done > 0 {
+            self.live.store(live.iter().skip(done).cloned().collect());
+        }
+    }
+
+    /// Takes room for one item, of any size, and says how much is left; `None` if there is none.
+    pub(crate) fn reserve(&self) -> Option<u64> {
+        // Acquire: pairs with `add`, through all that came between: what is reserved lies in segments that this thread sees.
+        let before = self.free.fetch_sub(MOST, Ordering::AcqRel);
+        if before >= MOST {
+            return Some(before.abs_diff(MOST));
+        }
+        self.give_back(MOST);
+        None
+    }
+
+    /// Gives back the room of an item that will not come.
+    pub(crate) fn unreserve(&self) {
+        self.give_back(MOST);
+    }
+
+    /// Takes a place in the room that was reserved, which is used up by this.
+    ///
+    /// `None` if B7 is broken and there is no room in spite of that: then the caller keeps what it has.
+    pub(crate) fn begin(&self, slots: u64) -> Option<Place> {
+        loop {
+            // AcqRel: a place in a new segment is given after one whose thread saw that segment, or to one who did.
+            let sequence = self.next.fetch_add(slots, Ordering::AcqRel);
+            let live = self.live.load();
+            let at = live.iter().rposition(|segment| segment.first() <= sequence);
+            let found = at.and_then(|at| live.get(at)).filter(|segment| sequence < segment.end());
+            if !invariant!(B7, found.is_some()) {
+                return None;
+            }
+            let (at, segment) = at.zip(found)?;
+            if segment.holds(sequence, slots) {
+                self.give_back(MOST - i64::try_from(slots).unwrap_or(MOST));
+                return Some(Place { live, at, sequence, slots, published: false });
+            }
+            pad_all(&live, sequence, sequence + slots);
+        }
+    }
+
+    /// Gives up all places before a sequence that nobody has taken. `false` if what is reserved would not find room then.
+    ///
+    /// One thread at a time.
+    pub(crate) fn skip_to(&self, sequence: u64) -> bool {
+        loop {
+            let at = self.next.load(Ordering::Acquire);
+            let Some(skipped) = sequence.checked_sub(at).filter(|skipped| *skipped > 0) else { return true };
+            let skipped = i64::try_from(skipped).unwrap_or(i64::MAX);
+            if self.free.fetch_sub(skipped, Ordering::AcqRel) < skipped {
+                self.give_back(skipped);
+                return false;
+            }
+            if self.next.compare_exchange(at, sequence, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                pad_all(&self.live.load(), at, sequence);
+                return true;
+            }
+            self.give_back(skipped);
+        }
+    }
+
+    fn give_back(&self, slots: i64) {
+        // Release, although nothing is told by it: it must not cut the chain from `add` to `reserve`.
+        self.free.fetch_add(slots, Ordering::Release);
+    }
+}
+
+/// Passes over slots, whichever segments they are in.
+fn pad_all(live: &[Segment], from: u64, to: u64) {
+    for segment in live {
+        segment.pad_all(from.max(segment.first()), to.min(segment.end()));
+    }
+}
+
+impl Place {
+    /// The sequence of the item.
+    pub(crate) const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Writes the item and shows it to readers. It must be the one that the place was taken for.
+    pub(crate) fn publish(mut self, item: &Encoded) {
+        if let Some(segment) = self.live.get(self.at).filter(|_| item.slots() == self.slots) {
+            segment.publish(self.sequence, item);
+            self.published = true;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(segment) = self.live.get(self.at).filter(|_| !self.published) {
+            segment.pad(self.sequence, self.slots);
+        }
+    }
+}
