@@ -50,6 +50,7 @@ where
             headers: &parts.headers,
             client: client(&parts.extensions),
             content_length: content_length(&parts.headers).or_else(|| body.size_hint().exact()),
+            bounds: &[],
         });
         match admission {
             Admission::Refused(refused) => ResponseFuture::refused(self.gate.clone(), refused),

@@ -35,4 +35,4 @@ pub use reader::{Dimension, UsageItem, UsagePage, UsageQuery, UsageReader, Windo
 pub use sessions::{Redemption, SessionStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
-pub use usage::{Batch, Outcome, RefusalSum, RollupDelta, RollupKey, UnitTotals, UsageRecord, UsageSink};
+pub use usage::{Batch, Measured, Outcome, RefusalSum, RollupDelta, RollupKey, UnitTotals, UsageRecord, UsageSink};

@@ -39,6 +39,31 @@ impl Outcome {
     }
 }
 
+/// How the units of a request became known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[non_exhaustive]
+pub enum Measured {
+    /// Measured by us, or told by the upstream.
+    #[default]
+    Exact,
+    /// The upstream did not tell the tokens: counted from the deltas that passed.
+    Counted,
+    /// Neither: estimated from the sizes of what was asked and answered.
+    Estimated,
+}
+
+impl Measured {
+    /// The word in documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Counted => "counted",
+            Self::Estimated => "estimated",
+        }
+    }
+}
+
 /// Units of every meter that one request, or a sum of them, took; by [`MeterIndex`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UnitTotals([u64; MAX_METERS]);

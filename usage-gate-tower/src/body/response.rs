@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use usage_gate_core::admission::{Admitted, End, Settlement};
+use usage_gate_core::store::Measured;
 
 use crate::context::Shared;
 
@@ -66,6 +67,8 @@ impl Meter {
                 bytes_in: self.shared.bytes_in.load(Ordering::Relaxed),
                 bytes_out: self.bytes_out,
                 stated: &stated,
+                measured: Measured::Exact,
+                retry: None,
             });
         }
     }
