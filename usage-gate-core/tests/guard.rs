@@ -51,7 +51,8 @@ impl Stage {
             headers.append("x-api-key", key.parse().unwrap());
         }
         let client = client.parse().ok();
-        let head = RequestHead { method: &Method::GET, path, headers: &headers, client, content_length: None };
+        let head =
+            RequestHead { method: &Method::GET, path, headers: &headers, client, content_length: None, bounds: &[] };
         let admission = match self.gate.admit(&head) {
             Admission::Waiting(waiting) => waiting.finish().await,
             decided => decided,

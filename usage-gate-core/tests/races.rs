@@ -178,7 +178,8 @@ impl Stage {
         let mut headers = http::HeaderMap::new();
         headers.insert("x-api-key", self.key.parse().unwrap());
         let method = http::Method::GET;
-        let head = RequestHead { method: &method, path, headers: &headers, client: None, content_length: None };
+        let head =
+            RequestHead { method: &method, path, headers: &headers, client: None, content_length: None, bounds: &[] };
         let admission = match self.gate.admit(&head) {
             Admission::Waiting(waiting) => waiting.finish().await,
             decided => decided,
@@ -227,7 +228,15 @@ impl Stage {
 }
 
 fn end(admitted: Admitted, status: u16, stated: &[(MeterIndex, u64)]) {
-    admitted.settle(&Settlement { status: Some(status), end: End::Completed, bytes_in: 0, bytes_out: 0, stated });
+    admitted.settle(&Settlement {
+        status: Some(status),
+        end: End::Completed,
+        bytes_in: 0,
+        bytes_out: 0,
+        stated,
+        measured: Measured::Exact,
+        retry: None,
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! What a handler sees of the gate: who calls, and where to state the cost.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::HeaderValue;
 use smallvec::SmallVec;
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     request_value: HeaderValue,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) too_large: AtomicBool,
+    /// What repetitions of the request have in common, once its body was read to its end.
+    pub(crate) retry: OnceLock<u128>,
     any_stated: AtomicBool,
     stated: Mutex<Stated>,
 }
@@ -49,6 +51,7 @@ impl GateContext {
                 request_value,
                 bytes_in: AtomicU64::new(0),
                 too_large: AtomicBool::new(false),
+                retry: OnceLock::new(),
                 any_stated: AtomicBool::new(false),
                 stated: Mutex::default(),
             }),
@@ -134,6 +137,11 @@ impl Shared {
                 None => self.gate.note_undeclared_meter(),
             }
         }
+    }
+
+    /// Whether somebody has stated the units of this meter.
+    pub(crate) fn states(&self, meter: MeterIndex) -> bool {
+        self.any_stated.load(Ordering::Acquire) && self.stated().iter().any(|(known, _)| *known == meter)
     }
 
     pub(crate) fn stated(&self) -> Stated {

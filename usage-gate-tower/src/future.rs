@@ -1,20 +1,25 @@
-//! The response's future: refused, forwarding, or waiting for a store first.
+//! The response's future: refused, forwarding, or reading the body or waiting for a store first.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue, Request, Response, request};
 use http_body::Body;
 use tower_service::Service;
 use usage_gate_core::UsageGate;
-use usage_gate_core::admission::{Admission, Code, Refusal, Refused, Waiting};
+use usage_gate_core::admission::{Admission, Admitted, Code, Refusal, Refused, RetryHasher, Waiting};
+use usage_gate_core::routes::{BillRetries, CompiledRoute, OnHangUp, TokenFormat};
 
-use crate::body::Meter;
+use crate::body::{Followed, Meter, ReadAhead, Source};
+use crate::service::{content_length, head};
+use crate::tokens::{Asked, TokenReader};
 use crate::{GateContext, RequestBody, ResponseBody, problem, rate_limit};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static COST: HeaderName = HeaderName::from_static("x-usage-gate-cost");
 
 pin_project_lite::pin_project! {
@@ -32,6 +37,8 @@ pin_project_lite::pin_project! {
     enum State<S, B, F> {
         Refused { refused: Option<Box<Refused>> },
         Forwarding { #[pin] inner: F, meter: Option<Meter>, request: Option<HeaderValue> },
+        /// A token route: what the body asks for is needed to decide.
+        Reading { reading: Option<Box<Reading<S, B>>> },
         /// Off the common path, hence the box.
         Waiting { waiting: Pin<Box<dyn Future<Output = Admission> + Send>>, kept: Option<Box<Kept<S, B>>> },
     }
@@ -41,7 +48,25 @@ pin_project_lite::pin_project! {
 struct Kept<S, B> {
     service: S,
     parts: request::Parts,
-    body: B,
+    source: Source<B>,
+    tokens: Option<Tokens>,
+}
+
+/// A request whose body is read before it is admitted.
+struct Reading<S, B> {
+    service: S,
+    parts: request::Parts,
+    ahead: Box<ReadAhead<B>>,
+    format: TokenFormat,
+}
+
+/// What was read of a request on a token route.
+#[derive(Clone, Copy)]
+struct Tokens {
+    format: TokenFormat,
+    asked: Asked,
+    /// Bytes of the client's body, where another is forwarded.
+    rewritten: Option<u64>,
 }
 
 impl<S: Service<Request<RequestBody<B>>>, B> std::fmt::Debug for ResponseFuture<S, B> {
@@ -60,8 +85,13 @@ where
     }
 
     pub(crate) fn waiting(gate: UsageGate, waiting: Waiting, service: S, parts: request::Parts, body: B) -> Self {
-        let waiting = Box::pin(waiting.finish());
-        Self { gate, state: State::Waiting { waiting, kept: Some(Box::new(Kept { service, parts, body })) } }
+        let kept = Kept { service, parts, source: Source::Untouched { body }, tokens: None };
+        Self { gate, state: wait(waiting, kept) }
+    }
+
+    pub(crate) fn reading(gate: UsageGate, format: TokenFormat, service: S, parts: request::Parts, body: B) -> Self {
+        let reading = Reading { service, parts, ahead: Box::new(ReadAhead::new(body)), format };
+        Self { gate, state: State::Reading { reading: Some(Box::new(reading)) } }
     }
 
     /// Calls the inner service with what was admitted.
@@ -70,10 +100,46 @@ where
         admission: Admission,
         service: &mut S,
         parts: request::Parts,
-        body: B,
+        source: Source<B>,
     ) -> Self {
-        let state = forward(&gate, admission, service, parts, body);
+        let state = forward(&gate, admission, service, parts, source, None);
         Self { gate, state }
+    }
+}
+
+fn wait<S, B, F>(waiting: Waiting, kept: Kept<S, B>) -> State<S, B, F> {
+    State::Waiting { waiting: Box::pin(waiting.finish()), kept: Some(Box::new(kept)) }
+}
+
+/// Decides once the body is read.
+fn decide<S, B>(gate: &UsageGate, reading: Reading<S, B>) -> State<S, B, S::Future>
+where
+    S: Service<Request<RequestBody<B>>>,
+    B: Body,
+{
+    let Reading { mut service, mut parts, mut ahead, format } = reading;
+    let unread = Asked::unread(content_length(&parts.headers).unwrap_or(0).max(ahead.least()));
+    let length = ahead.whole().map(|whole| u64::try_from(whole.len()).unwrap_or(u64::MAX));
+    let (asked, other) = match ahead.whole() {
+        Some(whole) if !parts.headers.contains_key(CONTENT_ENCODING) => Asked::read(format, whole),
+        _ => (unread, None),
+    };
+    let rewritten = other.is_some().then_some(length).flatten();
+    if let Some(other) = &other
+        && parts.headers.contains_key(CONTENT_LENGTH)
+    {
+        parts.headers.insert(CONTENT_LENGTH, other.len().into());
+    }
+    let bounds = asked.bounds();
+    let least = length.or_else(|| content_length(&parts.headers)).unwrap_or_else(|| ahead.least());
+    let admission = gate.admit(&head(&parts, Some(least), &bounds));
+    ahead.hand_over(other);
+    // An answer that is compressed could not be read.
+    parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let (source, tokens) = (Source::Read { ahead }, Some(Tokens { format, asked, rewritten }));
+    match admission {
+        Admission::Waiting(waiting) => wait(*waiting, Kept { service, parts, source, tokens }),
+        admission => forward(gate, admission, &mut service, parts, source, tokens),
     }
 }
 
@@ -82,7 +148,8 @@ fn forward<S, B>(
     admission: Admission,
     service: &mut S,
     mut parts: request::Parts,
-    body: B,
+    source: Source<B>,
+    tokens: Option<Tokens>,
 ) -> State<S, B, S::Future>
 where
     S: Service<Request<RequestBody<B>>>,
@@ -98,19 +165,36 @@ where
     let value = HeaderValue::from_bytes(&request.text()).unwrap_or(HeaderValue::from_static(""));
     let caller = admitted.as_ref().map(|admitted| std::sync::Arc::clone(admitted.caller()));
     let context = GateContext::new(gate.clone(), caller, route, request, value.clone());
-    let most = gate.routes().route(route).and_then(|route| route.max_body);
-    let body = RequestBody::new(body, context.shared(), most);
-    let meter = admitted.map(|admitted| Meter::new(admitted, std::sync::Arc::clone(context.shared())));
+    let rule = gate.routes().route(route);
+    let retry = admitted.as_ref().zip(rule).and_then(|(admitted, rule)| retry(admitted, rule, &parts));
+    let rewritten = tokens.and_then(|tokens| tokens.rewritten);
+    let most = rule.and_then(|rule| rule.max_body);
+    let body = RequestBody::new(source, rewritten, context.shared(), most, retry);
+    let drains = rule.is_some_and(|rule| rule.on_hang_up == OnHangUp::Drain);
+    let meter = admitted.map(|admitted| {
+        let tokens = tokens.map(|tokens| TokenReader::new(tokens.format, tokens.asked));
+        Meter::new(admitted, std::sync::Arc::clone(context.shared()), tokens, drains)
+    });
     parts.extensions.insert(context);
     let inner = service.call(Request::from_parts(parts, body));
     State::Forwarding { inner, meter, request: Some(value) }
+}
+
+/// What recognises repetitions of the request, on a route that bills them once.
+fn retry(admitted: &Admitted, rule: &CompiledRoute, parts: &request::Parts) -> Option<Box<RetryHasher>> {
+    if rule.bill_retries == BillRetries::Each {
+        return None;
+    }
+    let key = parts.headers.get(&IDEMPOTENCY_KEY)?;
+    let target = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    Some(Box::new(RetryHasher::new(admitted.caller(), key.as_bytes(), parts.method.as_str(), target)))
 }
 
 impl<S, B, R> Future for ResponseFuture<S, B>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>>,
     B: Body,
-    R: Body,
+    R: Body + Send + 'static,
     R::Data: From<Bytes>,
 {
     type Output = Result<Response<ResponseBody<R>>, S::Error>;
@@ -129,12 +213,22 @@ where
                     let meter = meter.take();
                     return Poll::Ready(answer.map(|answer| release(this.gate, answer, meter, request.take())));
                 }
+                StateProj::Reading { reading } => {
+                    if let Some(reading) = reading {
+                        ready!(reading.ahead.poll_read(cx));
+                    }
+                    let next = match reading.take() {
+                        Some(reading) => decide(this.gate, *reading),
+                        None => State::Refused { refused: None },
+                    };
+                    this.state.set(next);
+                }
                 StateProj::Waiting { waiting, kept } => {
                     let admission = ready!(waiting.as_mut().poll(cx));
                     let next = match kept.take() {
                         Some(kept) => {
-                            let Kept { mut service, parts, body } = *kept;
-                            forward(this.gate, admission, &mut service, parts, body)
+                            let Kept { mut service, parts, source, tokens } = *kept;
+                            forward(this.gate, admission, &mut service, parts, source, tokens)
                         }
                         None => State::Refused { refused: None },
                     };
@@ -146,22 +240,27 @@ where
 }
 
 /// The head of the inner service's response, made ready for the client.
-fn release<R: Body>(
+fn release<R>(
     gate: &UsageGate,
     answer: Response<R>,
     mut meter: Option<Meter>,
     request: Option<HeaderValue>,
-) -> Response<ResponseBody<R>> {
+) -> Response<ResponseBody<R>>
+where
+    R: Body + Send + 'static,
+    R::Data: From<Bytes>,
+{
     let (mut parts, body) = answer.into_parts();
     // Room for our fields in one step.
     parts.headers.reserve(4);
     let mut stated = meter.is_none();
+    let mut may_change = false;
     if let Some(meter) = &mut meter {
         for value in parts.headers.get_all(&COST) {
             meter.shared().state_by_header(value);
             stated = true;
         }
-        meter.head(parts.status.as_u16());
+        may_change = meter.head(parts.status.as_u16(), &parts.headers);
         if let Some(admitted) = meter.admitted() {
             rate_limit::on_served(&mut parts.headers, admitted, gate.legacy_headers());
         }
@@ -172,7 +271,17 @@ fn release<R: Body>(
     if let Some(request) = request {
         parts.headers.insert(REQUEST_ID.clone(), request);
     }
-    Response::from_parts(parts, ResponseBody::inner(body, meter))
+    if may_change {
+        parts.headers.remove(CONTENT_LENGTH);
+    }
+    let body = match meter {
+        Some(meter) if meter.follows() && !body.is_end_stream() => {
+            let drain = meter.drains().then(|| gate.clone());
+            ResponseBody::followed(Followed::new(body, meter, may_change, drain))
+        }
+        meter => ResponseBody::inner(body, meter),
+    };
+    Response::from_parts(parts, body)
 }
 
 fn refusal<R: Body>(gate: &UsageGate, refused: Option<Box<Refused>>) -> Response<ResponseBody<R>> {

@@ -20,6 +20,7 @@ pub mod problem;
 mod rate_limit;
 mod service;
 pub mod source;
+mod tokens;
 
 pub use body::{RequestBody, RequestBodyError, ResponseBody};
 pub use context::{CostHandle, GateContext};

@@ -114,7 +114,7 @@ impl GateCore {
         for _ in 0..TRIES {
             self.look(caller, &limits.applied, head, now)?;
             let (mut taken, mut rates) = (TakenUnits::new(), RatesTaken::new());
-            if self.take(caller, &limits.applied, head.client, now, &mut taken, &mut rates) {
+            if self.take(caller, &limits.applied, head, &mut taken, &mut rates) {
                 return Ok(taken);
             }
             self.undo(caller, taken, &rates, head.client);
@@ -130,18 +130,20 @@ impl GateCore {
         for limit in applied {
             let Some(compiled) = caller.plan.limits.get(limit.at) else { continue };
             let units = limit.units.unwrap_or(1);
+            // A cost that is known only later holds its bound, or one unit.
+            let held = limit.units.or_else(|| head.bound(compiled.meter)).unwrap_or(1);
             let verdict = with_counter(self, caller, limit.at, head.client, |counter| match &counter.state {
                 CounterState::Open(open) => {
                     (open.load(Ordering::Relaxed) < compiled.limit.units).then_some(()).ok_or(1_000_000_000)
                 }
                 CounterState::Rate(bucket) => bucket.peek(&compiled.rate, now, units),
                 CounterState::Quota(quota) => {
-                    if quota.can_serve(units, now) || compiled.limit.when_exceeded == WhenExceeded::Allow {
+                    if quota.can_serve(held, now) || compiled.limit.when_exceeded == WhenExceeded::Allow {
                         Ok(())
-                    } else if quota.is_exhausted(units, now) {
+                    } else if quota.is_exhausted(held, now) {
                         Err(0)
                     } else {
-                        short.push((Arc::clone(counter), units));
+                        short.push((Arc::clone(counter), held));
                         Ok(())
                     }
                 }
@@ -164,19 +166,18 @@ impl GateCore {
         &self,
         caller: &Arc<Caller>,
         applied: &[Applied],
-        client: Option<IpAddr>,
-        now: Monotonic,
+        head: &Head,
         taken: &mut TakenUnits,
         undo: &mut RatesTaken,
     ) -> bool {
         for rates in [false, true] {
             for limit in applied {
                 let Some(compiled) = caller.plan.limits.get(limit.at) else { continue };
-                let got = with_counter(self, caller, limit.at, client, |counter| {
+                let got = with_counter(self, caller, limit.at, head.client, |counter| {
                     if matches!(counter.state, CounterState::Rate(_)) != rates {
                         return Some(None);
                     }
-                    let what = self.take_one(limit.at, compiled, counter, limit.units, now, undo)?;
+                    let what = self.take_one(limit, compiled, counter, head, undo)?;
                     let foreign = caller.counters.get(limit.at).is_some_and(Option::is_none);
                     Some(Some(Taken { at: limit.at, counter: foreign.then(|| Arc::clone(counter)), what }))
                 });
@@ -192,26 +193,25 @@ impl GateCore {
 
     fn take_one(
         &self,
-        at: usize,
+        limit: &Applied,
         compiled: &CompiledLimit,
         counter: &Arc<Counter>,
-        known: Option<u64>,
-        now: Monotonic,
+        head: &Head,
         undo: &mut RatesTaken,
     ) -> Option<TakenWhat> {
+        let now = head.now;
         match &counter.state {
             CounterState::Open(open) => take_slot(open, compiled.limit.units).then_some(TakenWhat::Slot),
-            CounterState::Rate(bucket) => match known {
+            CounterState::Rate(bucket) => match limit.units {
                 Some(units) => {
                     let taken = bucket.take(&compiled.rate, now, units).ok()?;
-                    undo.push((at, taken));
+                    undo.push((limit.at, taken));
                     Some(TakenWhat::Rate(units))
                 }
                 None => Some(TakenWhat::Rate(0)),
             },
             CounterState::Quota(quota) => {
-                // A cost that is known only later holds one unit at the door.
-                let units = known.unwrap_or(1);
+                let units = limit.units.or_else(|| head.bound(compiled.meter)).unwrap_or(1);
                 let entry = quota.take(units, now);
                 if entry.is_none() && compiled.limit.when_exceeded == WhenExceeded::Block {
                     return None;

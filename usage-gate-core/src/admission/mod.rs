@@ -15,8 +15,10 @@ mod admit;
 mod authorize;
 mod caller;
 mod credential;
+mod extend;
 mod guard;
 mod refusal;
+mod retry;
 mod settle;
 mod standing;
 mod view;
@@ -34,13 +36,14 @@ pub(crate) use caller::{CallerCache, FillError};
 pub(crate) use credential::Credentials;
 pub(crate) use guard::Guard;
 pub use refusal::{Code, LimitState, Refusal};
+pub use retry::RetryHasher;
 pub use settle::{End, Settlement};
 pub use standing::Standing;
 pub use view::LimitView;
 
 use crate::clock::Monotonic;
 use crate::gate::GateCore;
-use crate::model::{RequestId, Timestamp};
+use crate::model::{MeterIndex, RequestId, Timestamp};
 use crate::routes::{Auth, Cors, Matched, RouteIndex};
 use crate::secret::PresentedKey;
 
@@ -57,6 +60,9 @@ pub struct RequestHead<'a> {
     pub client: Option<IpAddr>,
     /// The length that the body announces, if it does.
     pub content_length: Option<u64>,
+    /// Upper bounds of meters whose use only the end tells, as far as the door knows them: quotas of these meters hold that much, where
+    /// they hold one unit otherwise. Rates do not, because they give nothing back.
+    pub bounds: &'a [(MeterIndex, u64)],
 }
 
 /// What came of a request.
@@ -98,6 +104,17 @@ struct Head {
     matched: Option<RouteIndex>,
     /// The same, unless the route refuses the request as it is.
     route: Result<RouteIndex, Refusal>,
+    bounds: Box<[(MeterIndex, u64)]>,
+}
+
+/// What steps 1 to 4 know of a request without a store.
+enum Recognised {
+    /// Its route is public.
+    Public(RouteIndex),
+    /// The holder of the key.
+    Caller(Arc<Caller>),
+    /// The key is authentic, its holder not cached.
+    Unread(Zeroizing<Vec<u8>>),
 }
 
 /// A request that waits for a store. Dropping it gives up the request, which has spent nothing.
@@ -119,41 +136,63 @@ enum WaitingFor {
 impl GateCore {
     /// Steps 1 to 5, as far as they need no store.
     pub(crate) fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Admission {
+        let head = self.head(request);
+        match self.recognise(&head, request) {
+            Ok(Recognised::Public(route)) => Admission::Public(route, head.request),
+            Ok(Recognised::Caller(caller)) => self.admit_caller(head, caller),
+            Ok(Recognised::Unread(text)) => {
+                let what = WaitingFor::Caller(text);
+                Admission::Waiting(Box::new(Waiting { gate: Arc::clone(self), head, what }))
+            }
+            Err(refusal) => Admission::Refused(self.refuse(head, None, refusal)),
+        }
+    }
+
+    /// Steps 1 to 4, as far as they need no store: the refusal that is certain already.
+    pub(crate) fn check_caller(&self, request: &RequestHead<'_>) -> Option<Box<Refused>> {
+        let head = self.head(request);
+        match self.recognise(&head, request) {
+            Ok(Recognised::Caller(caller)) => {
+                let refusal = self.permitted_route(&head, &caller).err()?;
+                Some(self.refuse(head, Some(caller), refusal))
+            }
+            Ok(Recognised::Public(_) | Recognised::Unread(_)) => None,
+            Err(refusal) => Some(self.refuse(head, None, refusal)),
+        }
+    }
+
+    fn head(&self, request: &RequestHead<'_>) -> Head {
         let now = self.clock.monotonic();
         let (matched, route) = self.match_route(request);
         let (id, at, client) = (RequestId::generate(), self.wall_at(now), request.client);
-        let head = Head { request: id, now, at, client, matched, route };
+        Head { request: id, now, at, client, matched, route, bounds: request.bounds.into() }
+    }
+
+    /// Steps 1 to 3.
+    fn recognise(&self, head: &Head, request: &RequestHead<'_>) -> Result<Recognised, Refusal> {
         if let Ok(route) = head.route
             && self.is_public(route, request)
         {
             return match self.check_denied(head.client).or_else(|| self.draining_refusal()) {
-                None => Admission::Public(route, head.request),
-                Some(refusal) => self.refuse(head, None, refusal),
+                None => Ok(Recognised::Public(route)),
+                Some(refusal) => Err(refusal),
             };
         }
         let taken = self.credentials.take(request.headers);
         // Before anything is said of the key: who is shut out learns nothing about it.
-        if let Some(refusal) = self.check_source(head.client, now) {
-            return self.refuse(head, None, refusal);
+        if let Some(refusal) = self.check_source(head.client, head.now) {
+            return Err(refusal);
         }
-        let presented = match taken {
-            Ok(presented) => presented,
-            Err(refusal) => return self.refuse(head, None, refusal),
-        };
+        let presented = taken?;
         match self.callers.cached(&presented, &self.pepper) {
             caller::Cached::Known(caller) => {
                 self.metrics.looked_up(crate::metrics::Lookup::Hit);
-                self.admit_caller(head, caller)
+                Ok(Recognised::Caller(caller))
             }
-            caller::Cached::Wrong => self.refuse(head, None, invalid_key()),
-            caller::Cached::Missing => {
-                // A made-up key ends here: no store call, no row, no cache entry.
-                if !self.pepper.authenticates(&presented) {
-                    return self.refuse(head, None, invalid_key());
-                }
-                let what = WaitingFor::Caller(Zeroizing::new(presented.text().to_vec()));
-                Admission::Waiting(Box::new(Waiting { gate: Arc::clone(self), head, what }))
-            }
+            caller::Cached::Wrong => Err(invalid_key()),
+            // A made-up key ends here: no store call, no row, no cache entry.
+            caller::Cached::Missing if !self.pepper.authenticates(&presented) => Err(invalid_key()),
+            caller::Cached::Missing => Ok(Recognised::Unread(Zeroizing::new(presented.text().to_vec()))),
         }
     }
 
@@ -189,26 +228,29 @@ impl GateCore {
         })
     }
 
+    /// Step 4: the route that the caller may use now.
+    fn permitted_route(&self, head: &Head, caller: &Caller) -> Result<RouteIndex, Refusal> {
+        authorize::usable(caller, head.client, head.at)?;
+        let route = head.route.clone()?;
+        let rule =
+            self.routes.route(route).ok_or_else(|| Refusal::new(Code::RouteNotFound, "no route has this path"))?;
+        authorize::permitted(caller, &rule.scopes)?;
+        match self.draining_refusal() {
+            None => Ok(route),
+            Some(refusal) => Err(refusal),
+        }
+    }
+
     /// Steps 4 and 5 for a known caller.
     fn admit_caller(self: &Arc<Self>, head: Head, caller: Arc<Caller>) -> Admission {
-        let usable = authorize::usable(&caller, head.client, head.at).and_then(|()| {
-            let route = head.route.clone()?;
-            let rule =
-                self.routes.route(route).ok_or_else(|| Refusal::new(Code::RouteNotFound, "no route has this path"))?;
-            authorize::permitted(&caller, &rule.scopes)?;
-            Ok(route)
-        });
-        let route = match usable {
+        let route = match self.permitted_route(&head, &caller) {
             Ok(route) => route,
-            Err(refusal) => return self.refuse(head, Some(caller), refusal),
+            Err(refusal) => return Admission::Refused(self.refuse(head, Some(caller), refusal)),
         };
-        if let Some(refusal) = self.draining_refusal() {
-            return self.refuse(head, Some(caller), refusal);
-        }
         match self.try_admit(&head, &caller, route) {
             admit::Attempt::Admitted(admitted) => Admission::Admitted(admitted),
             admit::Attempt::Stopped(stop) => match *stop {
-                admit::Stop::Refused(refusal) => self.refuse(head, Some(caller), refusal),
+                admit::Stop::Refused(refusal) => Admission::Refused(self.refuse(head, Some(caller), refusal)),
                 admit::Stop::Short(..) => {
                     let what = WaitingFor::Units(caller, route);
                     Admission::Waiting(Box::new(Waiting { gate: Arc::clone(self), head, what }))
@@ -217,7 +259,7 @@ impl GateCore {
         }
     }
 
-    fn refuse(&self, head: Head, caller: Option<Arc<Caller>>, refusal: Refusal) -> Admission {
+    fn refuse(&self, head: Head, caller: Option<Arc<Caller>>, refusal: Refusal) -> Box<Refused> {
         let route = head.matched;
         self.metrics.refused(route, refusal.code);
         if refusal.code == Code::InvalidKey {
@@ -231,7 +273,14 @@ impl GateCore {
             let limit = refusal.violated.first().map(|state| Arc::from(state.limit.name.as_str()));
             self.refusals.count(caller, route, refusal.code, limit, head.at);
         }
-        Admission::Refused(Box::new(Refused { refusal, caller, route, request: head.request, standings }))
+        Box::new(Refused { refusal, caller, route, request: head.request, standings })
+    }
+}
+
+impl Head {
+    /// The bound of a meter, if the door knows one.
+    fn bound(&self, meter: MeterIndex) -> Option<u64> {
+        self.bounds.iter().find(|(at, _)| *at == meter).map(|(_, units)| *units)
     }
 }
 
@@ -244,7 +293,7 @@ impl Waiting {
             WaitingFor::Caller(text) => {
                 let caller = match gate.fill_caller(&text).await {
                     Ok(caller) => caller,
-                    Err(refusal) => return gate.refuse(head, None, refusal),
+                    Err(refusal) => return Admission::Refused(gate.refuse(head, None, refusal)),
                 };
                 match gate.admit_caller(head, caller) {
                     Admission::Waiting(waiting) => match *waiting {
@@ -252,7 +301,7 @@ impl Waiting {
                             return gate.wait_for_units(head, caller, route).await;
                         }
                         // `admit_caller` has the caller: it waits for units only.
-                        Self { head, .. } => return gate.refuse(head, None, store_away()),
+                        Self { head, .. } => return Admission::Refused(gate.refuse(head, None, store_away())),
                     },
                     decided => return decided,
                 }

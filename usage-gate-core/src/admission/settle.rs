@@ -10,7 +10,7 @@ use crate::invariant::invariant;
 use crate::journal::Recorded;
 use crate::lease::{Counter, CounterState};
 use crate::model::{Environment, MeterIndex};
-use crate::store::{Outcome, UnitTotals};
+use crate::store::{Measured, Outcome, UnitTotals};
 
 /// How the exchange with the client ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,10 @@ pub struct Settlement<'a> {
     pub bytes_out: u64,
     /// Units that the handler or the upstream stated; they replace the route's.
     pub stated: &'a [(MeterIndex, u64)],
+    /// How the stated units became known.
+    pub measured: Measured,
+    /// What repetitions of this request have in common ([`RetryHasher`](super::RetryHasher)), if its route bills them once.
+    pub retry: Option<u128>,
 }
 
 impl Admitted {
@@ -129,7 +133,15 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let unknown = Settlement { status: None, end: End::ClientLeft, bytes_in: 0, bytes_out: 0, stated: &[] };
+        let unknown = Settlement {
+            status: None,
+            end: End::ClientLeft,
+            bytes_in: 0,
+            bytes_out: 0,
+            stated: &[],
+            measured: Measured::Exact,
+            retry: None,
+        };
         self.settle_once(&unknown);
     }
 }

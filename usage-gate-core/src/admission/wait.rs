@@ -25,12 +25,12 @@ impl GateCore {
             // Time has passed: rates and deadlines are judged by now.
             head.now = self.clock.monotonic();
             if let Some(refusal) = self.draining_refusal() {
-                return self.refuse(head, Some(caller), refusal);
+                return Admission::Refused(self.refuse(head, Some(caller), refusal));
             }
             let short = match self.try_admit(&head, &caller, route) {
                 Attempt::Admitted(admitted) => return Admission::Admitted(admitted),
                 Attempt::Stopped(stop) => match *stop {
-                    Stop::Refused(refusal) => return self.refuse(head, Some(caller), refusal),
+                    Stop::Refused(refusal) => return Admission::Refused(self.refuse(head, Some(caller), refusal)),
                     Stop::Short(short) => short,
                 },
             };
@@ -49,12 +49,13 @@ impl GateCore {
                 let in_time = tokio::time::timeout_at(deadline, answered).await.is_ok();
                 drop(waiting);
                 if !in_time || quota.failed_since(since) {
-                    return self.refuse(head, Some(caller), store_away());
+                    return Admission::Refused(self.refuse(head, Some(caller), store_away()));
                 }
             }
         }
         let detail = "too many requests compete for the same limit; nothing was spent";
-        self.refuse(head, Some(caller), Refusal::new(Code::Overloaded, detail).retry_after(1))
+        let refusal = Refusal::new(Code::Overloaded, detail).retry_after(1);
+        Admission::Refused(self.refuse(head, Some(caller), refusal))
     }
 }
 

@@ -337,6 +337,7 @@ impl UsageGateBuilder {
             draining: AtomicBool::new(false),
             drain_told: AtomicBool::new(false),
             legacy_headers: self.legacy_headers,
+            background: Arc::new(tokio::sync::Semaphore::new(super::BACKGROUND)),
             tasks: Mutex::default(),
         });
         start_tasks(&core, position);

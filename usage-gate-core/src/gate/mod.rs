@@ -7,12 +7,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::HeaderName;
+use tokio::sync::Semaphore;
 
 use crate::admission::{
-    Admission, Caller, CallerCache, Code, Credentials, Guard, LimitState, LimitView, Refusal, RequestHead,
+    Admission, Caller, CallerCache, Code, Credentials, Guard, LimitState, LimitView, Refusal, Refused, RequestHead,
 };
 use crate::clock::{Clock, Monotonic};
 use crate::flush::Flusher;
@@ -28,6 +30,9 @@ pub use builder::{BuildError, UsageGateBuilder};
 
 /// Seats and unshipped records of one process, at most.
 const SEATS: usize = 65_536;
+/// Answers that are read on after their client has left, at most, and for how long.
+const BACKGROUND: usize = 64;
+const BACKGROUND_TIME: Duration = Duration::from_secs(60);
 /// Cached callers, at most.
 const CALLERS: usize = 1_000_000;
 
@@ -78,6 +83,8 @@ pub(crate) struct GateCore {
     /// Balancers are told to look away; requests are still served.
     drain_told: AtomicBool,
     legacy_headers: bool,
+    /// Room for work that goes on after its client has left.
+    background: Arc<Semaphore>,
     tasks: Mutex<Vec<tokio::task::AbortHandle>>,
 }
 
@@ -154,6 +161,28 @@ impl UsageGate {
     #[must_use]
     pub fn admit(&self, request: &RequestHead<'_>) -> Admission {
         self.core.admit(request)
+    }
+
+    /// Steps 1 to 4 of a request, as far as they need no store: the refusal that is certain before anything more is read of it. Spends nothing.
+    ///
+    /// `None` is no permission: [`admit`](Self::admit) decides.
+    #[must_use]
+    pub fn check_caller(&self, request: &RequestHead<'_>) -> Option<Box<Refused>> {
+        self.core.check_caller(request)
+    }
+
+    /// Runs what goes on after a request's client has left; it is dropped after 60 seconds.
+    ///
+    /// `false`, with the work dropped, if 64 others run already, or outside a Tokio runtime.
+    pub fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) -> bool {
+        let room = Arc::clone(&self.core.background).try_acquire_owned();
+        let (Ok(room), Ok(runtime)) = (room, tokio::runtime::Handle::try_current()) else { return false };
+        runtime.spawn(async move {
+            // What did not end in time settles itself when it is dropped.
+            let _ = tokio::time::timeout(BACKGROUND_TIME, work).await;
+            drop(room);
+        });
+        true
     }
 
     /// Who presents a key, if it can be used; for pages that show the caller itself. Takes no units.

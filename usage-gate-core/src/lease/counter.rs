@@ -147,6 +147,11 @@ impl QuotaCounter {
         held.saturating_add(free).saturating_sub(self.beyond.load(Ordering::Relaxed))
     }
 
+    /// Units that leases here have left.
+    pub(crate) fn held(&self, now: Monotonic) -> u64 {
+        self.leases.load().iter().map(|entry| entry.left(now)).sum()
+    }
+
     /// Whether it is known, without asking, that `units` are not to be had.
     pub(crate) fn is_exhausted(&self, units: u64, now: Monotonic) -> bool {
         // What is scattered over several leases may suffice once they are returned and leased anew, so that is asked for.
@@ -250,7 +255,7 @@ impl QuotaCounter {
         }
         let waiting = self.waiting_units.load(Ordering::Acquire);
         let debt = lock(&self.debt).map_or(0, |debt| debt.units);
-        let want = self.want.load(Ordering::Relaxed).max(waiting.saturating_add(debt));
+        let want = self.want.load(Ordering::Relaxed).max(needed).max(waiting.saturating_add(debt));
         Some(Asking { want, needed })
     }
 

@@ -18,6 +18,10 @@ impl MeterIndex {
     pub const BYTES_OUT: Self = Self(2);
     /// Milliseconds from admission to the last frame.
     pub const DURATION_MS: Self = Self(3);
+    /// Tokens that a model was given; what it took from a cache included.
+    pub const INPUT_TOKENS: Self = Self(4);
+    /// Tokens that a model made.
+    pub const OUTPUT_TOKENS: Self = Self(5);
 
     /// The position, below [`MAX_METERS`].
     #[must_use]

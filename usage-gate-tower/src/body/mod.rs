@@ -1,8 +1,14 @@
 //! Step 7: bodies that count what passes through them.
 
+mod followed;
+mod meter;
+mod read_ahead;
 mod request;
 mod response;
 
+pub(crate) use followed::Followed;
+pub(crate) use meter::Meter;
+pub(crate) use read_ahead::ReadAhead;
+pub(crate) use request::Source;
 pub use request::{RequestBody, RequestBodyError};
-pub(crate) use response::Meter;
 pub use response::ResponseBody;

@@ -1,15 +1,13 @@
 //! The response's body: counts what is handed over, and settles before the last frame is released, or on drop.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
-use usage_gate_core::admission::{Admitted, End, Settlement};
+use usage_gate_core::admission::End;
 
-use crate::context::Shared;
+use super::{Followed, Meter};
 
 pin_project_lite::pin_project! {
     /// A response body behind the gate: a refusal, or the inner service's body, counted. Frames, trailers and size hints are
@@ -27,53 +25,7 @@ pin_project_lite::pin_project! {
     enum Kind<R> {
         Refusal { bytes: Option<Bytes> },
         Inner { #[pin] body: R, meter: Option<Meter> },
-    }
-}
-
-/// What is needed to settle one request. Settles on drop with what was handed over until then.
-#[derive(Debug)]
-pub(crate) struct Meter {
-    admitted: Option<Admitted>,
-    shared: Arc<Shared>,
-    status: Option<u16>,
-    bytes_out: u64,
-}
-
-impl Meter {
-    pub(crate) const fn new(admitted: Admitted, shared: Arc<Shared>) -> Self {
-        Self { admitted: Some(admitted), shared, status: None, bytes_out: 0 }
-    }
-
-    pub(crate) const fn admitted(&self) -> Option<&Admitted> {
-        self.admitted.as_ref()
-    }
-
-    pub(crate) const fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    /// B2: the head is about to be released with this status.
-    pub(crate) const fn head(&mut self, status: u16) {
-        self.status = Some(status);
-    }
-
-    fn settle(&mut self, end: End) {
-        if let Some(admitted) = self.admitted.take() {
-            let stated = self.shared.stated();
-            admitted.settle(&Settlement {
-                status: self.status,
-                end,
-                bytes_in: self.shared.bytes_in.load(Ordering::Relaxed),
-                bytes_out: self.bytes_out,
-                stated: &stated,
-            });
-        }
-    }
-}
-
-impl Drop for Meter {
-    fn drop(&mut self) {
-        self.settle(End::ClientLeft);
+        Followed { followed: Followed<R> },
     }
 }
 
@@ -92,6 +44,11 @@ impl<R: Body> ResponseBody<R> {
         }
         Self { kind: Kind::Inner { body, meter } }
     }
+
+    /// A body whose tokens are read, or that is read to its end.
+    pub(crate) const fn followed(followed: Followed<R>) -> Self {
+        Self { kind: Kind::Followed { followed } }
+    }
 }
 
 impl<R> Body for ResponseBody<R>
@@ -105,6 +62,7 @@ where
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
         match self.project().kind.project() {
             KindProj::Refusal { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes.into())))),
+            KindProj::Followed { followed } => followed.poll_frame(cx),
             KindProj::Inner { mut body, meter } => {
                 let frame = ready!(body.as_mut().poll_frame(cx));
                 let Some(counting) = meter else { return Poll::Ready(frame) };
@@ -112,7 +70,7 @@ where
                     Some(Ok(frame)) => {
                         if let Some(data) = frame.data_ref() {
                             let bytes = u64::try_from(data.remaining()).unwrap_or(u64::MAX);
-                            counting.bytes_out = counting.bytes_out.saturating_add(bytes);
+                            counting.hand_over(bytes);
                         }
                         // B2: the record is published before the last frame is released. Trailers are always last.
                         if frame.is_trailers() || body.is_end_stream() {
@@ -135,6 +93,7 @@ where
         match &self.kind {
             Kind::Refusal { bytes } => bytes.is_none(),
             Kind::Inner { body, .. } => body.is_end_stream(),
+            Kind::Followed { followed } => followed.is_end_stream(),
         }
     }
 
@@ -144,6 +103,7 @@ where
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
             }
             Kind::Inner { body, .. } => body.size_hint(),
+            Kind::Followed { followed } => followed.size_hint(),
         }
     }
 }

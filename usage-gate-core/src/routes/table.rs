@@ -1,191 +1,11 @@
-//! Routes: named rules matched by method and path, compiled once.
-//!
-//! The most specific path wins: literal segments before `{name}` (one segment), that before `{*rest}` (what is left, or nothing). Paths are matched as
-//! the bytes that will be forwarded, never decoded; where more than one rule exists, spellings that another server may read as
-//! another path (`//`, `/../`, `%2f`, NUL, …) are refused, so that no request is judged by one rule and served by another.
+//! The table of routes: rules compiled once, matched by method and path.
 
 use std::sync::Arc;
 
 use http::Method;
 
+use super::{Auth, BillOn, BillRetries, Cors, OnHangUp, Route, TokenFormat};
 use crate::model::{MeterIndex, Meters, ParseScopeError, Scope};
-
-/// Who may call a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Auth {
-    /// Callers with a key.
-    #[default]
-    Key,
-    /// Everybody: forwarded unmetered.
-    Public,
-}
-
-/// What happens to CORS preflights (`OPTIONS` with `access-control-request-method`), which carry no key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Cors {
-    /// They need a key as any request does.
-    #[default]
-    Refuse,
-    /// They are forwarded unmetered.
-    Forward,
-}
-
-/// Statuses that are billed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BillOn {
-    exact: Vec<u16>,
-    classes: u8,
-}
-
-impl Default for BillOn {
-    /// 101 and 2xx.
-    fn default() -> Self {
-        Self { exact: vec![101], classes: 1 << 2 }
-    }
-}
-
-impl BillOn {
-    /// Of statuses (`101`) and classes (`2xx`); `None` if a word is neither.
-    #[must_use]
-    pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        let mut bill_on = Self { exact: Vec::new(), classes: 0 };
-        for word in words {
-            if let Some(class) = word.strip_suffix("xx") {
-                let class: u8 = class.parse().ok().filter(|class| (1..=5).contains(class))?;
-                bill_on.classes |= 1 << class;
-            } else {
-                bill_on.exact.push(word.parse().ok().filter(|status| (100..=599).contains(status))?);
-            }
-        }
-        Some(bill_on)
-    }
-
-    /// Whether a response with this status is billed.
-    #[must_use]
-    pub fn bills(&self, status: u16) -> bool {
-        (status < 600 && self.classes & (1 << (status / 100)) != 0) || self.exact.contains(&status)
-    }
-}
-
-/// A rule as the host states it.
-///
-/// ```
-/// # use usage_gate_core::routes::Route;
-/// let route = Route::get("/v1/items/{id}").named("item").scope("items:read").cost(3);
-/// ```
-#[derive(Debug, Clone)]
-pub struct Route {
-    pub(crate) name: Option<String>,
-    pub(crate) methods: Vec<Method>,
-    pub(crate) path: String,
-    pub(crate) auth: Auth,
-    pub(crate) cors: Cors,
-    pub(crate) scopes: Vec<String>,
-    pub(crate) cost: Vec<(String, u64)>,
-    pub(crate) bill_on: BillOn,
-    pub(crate) max_body: Option<u64>,
-    pub(crate) upstream: Option<String>,
-}
-
-impl Route {
-    /// A rule for every method on this path.
-    #[must_use]
-    pub fn any(path: impl Into<String>) -> Self {
-        Self {
-            name: None,
-            methods: Vec::new(),
-            path: path.into(),
-            auth: Auth::Key,
-            cors: Cors::Refuse,
-            scopes: Vec::new(),
-            cost: Vec::new(),
-            bill_on: BillOn::default(),
-            max_body: None,
-            upstream: None,
-        }
-    }
-
-    /// A rule for `GET` and `HEAD`.
-    #[must_use]
-    pub fn get(path: impl Into<String>) -> Self {
-        Self::any(path).methods([Method::GET, Method::HEAD])
-    }
-
-    /// A rule for `POST`.
-    #[must_use]
-    pub fn post(path: impl Into<String>) -> Self {
-        Self::any(path).methods([Method::POST])
-    }
-
-    /// For these methods only; none means all.
-    #[must_use]
-    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
-        self.methods = methods.into_iter().collect();
-        self
-    }
-
-    /// Its name, which limits, usage and metrics use; default: the path.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// A scope that the key must hold; call it again for more, all of which are needed.
-    #[must_use]
-    pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.scopes.push(scope.into());
-        self
-    }
-
-    /// Units of `requests` that a call takes; default 1.
-    #[must_use]
-    pub fn cost(self, units: u64) -> Self {
-        self.cost_of("requests", units)
-    }
-
-    /// Units of a meter that a call takes, unless the handler or upstream says otherwise.
-    #[must_use]
-    pub fn cost_of(mut self, meter: impl Into<String>, units: u64) -> Self {
-        self.cost.push((meter.into(), units));
-        self
-    }
-
-    /// Who may call it.
-    #[must_use]
-    pub const fn auth(mut self, auth: Auth) -> Self {
-        self.auth = auth;
-        self
-    }
-
-    /// What happens to preflights.
-    #[must_use]
-    pub const fn cors(mut self, cors: Cors) -> Self {
-        self.cors = cors;
-        self
-    }
-
-    /// Statuses that are billed; default 101 and 2xx.
-    #[must_use]
-    pub fn bill_on(mut self, bill_on: BillOn) -> Self {
-        self.bill_on = bill_on;
-        self
-    }
-
-    /// Bytes that a request body may have; default unbounded.
-    #[must_use]
-    pub const fn max_body(mut self, bytes: Option<u64>) -> Self {
-        self.max_body = bytes;
-        self
-    }
-
-    /// Where a proxy sends it; the gate only keeps it.
-    #[must_use]
-    pub fn upstream(mut self, url: impl Into<String>) -> Self {
-        self.upstream = Some(url.into());
-        self
-    }
-}
 
 /// Why a set of routes cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -246,6 +66,12 @@ pub struct CompiledRoute {
     pub bill_on: BillOn,
     /// Bytes that a request body may have.
     pub max_body: Option<u64>,
+    /// In whose words its bodies speak of tokens, if they are metered.
+    pub tokens: Option<TokenFormat>,
+    /// What happens when the client leaves early.
+    pub on_hang_up: OnHangUp,
+    /// How often repeated requests are billed.
+    pub bill_retries: BillRetries,
     /// Where a proxy sends it.
     pub upstream: Option<String>,
     methods: Box<[Method]>,
@@ -295,6 +121,8 @@ pub struct Routes {
     /// Routes by path; those of one path in the order in which they are tried.
     paths: matchit::Router<Vec<RouteIndex>>,
     strict: bool,
+    /// What the paths of token routes begin with, up to their first `{`.
+    token_paths: Box<[Box<str>]>,
 }
 
 impl Routes {
@@ -348,7 +176,23 @@ impl Routes {
                 let _ = paths.insert(before.to_owned(), indexes.clone());
             }
         }
-        Ok(Self { all: all.into(), paths, strict })
+        let token_paths = all.iter().filter(|route| route.tokens.is_some() && route.auth == Auth::Key);
+        let token_paths = token_paths.map(|route| route.path.split('{').next().unwrap_or_default().into()).collect();
+        Ok(Self { all: all.into(), paths, strict, token_paths })
+    }
+
+    /// The format of the route's tokens, if a request by this method and path (without query) is metered in them.
+    ///
+    /// Only `POST` is: a `GET` may show the usage of an earlier request once more. Where no token route begins like the path, nothing is looked up.
+    #[must_use]
+    pub fn token_format(&self, method: &Method, path: &str) -> Option<TokenFormat> {
+        if !self.token_paths.iter().any(|begin| path.starts_with(&**begin)) || *method != Method::POST {
+            return None;
+        }
+        match self.find(method, path) {
+            Matched::Route(_, route) if route.auth == Auth::Key => route.tokens,
+            _ => None,
+        }
     }
 
     /// The route of a method and path (without query).
@@ -435,6 +279,9 @@ fn compile(route: Route, meters: &Meters) -> Result<CompiledRoute, RouteError> {
         cost: cost.into(),
         bill_on: route.bill_on,
         max_body: route.max_body,
+        tokens: route.tokens,
+        on_hang_up: route.on_hang_up,
+        bill_retries: route.bill_retries,
         upstream: route.upstream,
         methods: route.methods.into(),
     })
@@ -525,17 +372,22 @@ mod tests {
     }
 
     #[test]
+    fn only_posts_to_token_routes_have_a_token_format() {
+        let chat = Route::any("/v1/chat/{*rest}").named("chat").tokens(TokenFormat::OpenAi);
+        let open = Route::any("/v1/open").named("open").auth(Auth::Public).tokens(TokenFormat::OpenAi);
+        let routes =
+            Routes::compile(vec![chat, open, Route::any("/{*rest}").named("rest")], &Meters::default()).unwrap();
+        assert_eq!(routes.token_format(&Method::POST, "/v1/chat/completions"), Some(TokenFormat::OpenAi));
+        assert_eq!(routes.token_format(&Method::GET, "/v1/chat/completions"), None);
+        assert_eq!(routes.token_format(&Method::POST, "/v1/open"), None, "a public route is not metered");
+        assert_eq!(routes.token_format(&Method::POST, "/v1/chats"), None);
+    }
+
+    #[test]
     fn routes_that_cannot_be_told_apart_are_an_error() {
         let twice = vec![Route::get("/a").named("x"), Route::get("/a").named("y")];
         assert_eq!(Routes::compile(twice, &Meters::default()).err(), Some(RouteError::Ambiguous("y".into())));
         let unknown = vec![Route::get("/a").named("x").cost_of("rows", 1)];
         assert!(matches!(Routes::compile(unknown, &Meters::default()), Err(RouteError::Meter { .. })));
-    }
-
-    #[test]
-    fn bill_on_reads_statuses_and_classes() {
-        let bill_on = BillOn::parse(["2xx", "404"]).unwrap();
-        assert!(bill_on.bills(204) && bill_on.bills(404) && !bill_on.bills(500) && !bill_on.bills(101));
-        assert!(BillOn::parse(["6xx"]).is_none() && BillOn::parse(["ok"]).is_none());
     }
 }

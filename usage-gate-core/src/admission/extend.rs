@@ -1,0 +1,85 @@
+//! Between steps 5 and 8: a request that turns out to need more holds more, while it is served.
+
+use std::sync::Arc;
+
+use super::admit::{Admitted, TakenWhat, with_counter};
+use crate::clock::Monotonic;
+use crate::gate::GateCore;
+use crate::lease::{Counter, CounterState, LeaseEntry, QuotaCounter};
+use crate::model::{MeterIndex, WhenExceeded};
+
+impl Admitted {
+    /// Holds `total` units of every quota of this meter, if it holds fewer; without waiting.
+    ///
+    /// `false` if a quota that blocks cannot give them: then it holds what it held. Where only the leases here are too small and the authority may
+    /// have more, that is asked for and the answer is `true`: the next call, or the settlement, takes it.
+    #[must_use]
+    pub fn extend(&mut self, meter: MeterIndex, total: u64) -> bool {
+        let now = self.gate.clock.monotonic();
+        let mut enough = true;
+        for one in &mut self.taken {
+            let Some(compiled) = self.caller.plan.limits.get(one.at) else { continue };
+            let TakenWhat::Quota(entry, held) = &mut one.what else { continue };
+            if compiled.meter != meter || *held >= total {
+                continue;
+            }
+            let blocks = compiled.limit.when_exceeded == WhenExceeded::Block;
+            let gate = &self.gate;
+            let mut take = |counter: &Arc<Counter>| {
+                let CounterState::Quota(quota) = &counter.state else { return true };
+                if take_more(quota, entry, *held, total, now) {
+                    *held = total;
+                    if quota.runs_low() {
+                        gate.queue.ask_for(counter);
+                    }
+                    return true;
+                }
+                let there_is_more = may_have(quota, entry.as_ref(), total - *held, now);
+                if there_is_more {
+                    ask(gate, counter, quota, total);
+                }
+                there_is_more || !blocks
+            };
+            enough &= match &one.counter {
+                Some(counter) => take(counter),
+                None => with_counter(&self.gate, &self.caller, one.at, None, take).unwrap_or(true),
+            };
+        }
+        enough
+    }
+}
+
+/// Takes the difference of the same lease, or the whole of another one of the same period.
+fn take_more(quota: &QuotaCounter, entry: &mut Option<Arc<LeaseEntry>>, held: u64, total: u64, now: Monotonic) -> bool {
+    let Some(current) = entry else { return false };
+    if current.spend(total - held, now) {
+        return true;
+    }
+    let Some(other) = quota.take(total, now) else { return false };
+    let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
+    // A4: units of another period do not pay for this one. A2: no lease is given back more than was taken of it.
+    if other.period == current.period && current.adjust(signed(held)) {
+        *current = other;
+        return true;
+    }
+    other.adjust(signed(total));
+    false
+}
+
+/// Whether the authority may have `units` beyond what is held; from what it said last.
+fn may_have(quota: &QuotaCounter, entry: Option<&Arc<LeaseEntry>>, units: u64, now: Monotonic) -> bool {
+    if quota.is_exhausted(units, now) {
+        return false;
+    }
+    let Some(window) = quota.window() else { return true };
+    // After the turn of a period the old one's state says nothing of the new one.
+    entry.is_some_and(|entry| now >= entry.deadline)
+        || quota.held(now).saturating_add(window.cap.saturating_sub(window.granted)) >= units
+}
+
+/// Asks for a lease that has `total` in one piece, and lets the driver know before it looks.
+fn ask(gate: &GateCore, counter: &Arc<Counter>, quota: &QuotaCounter, total: u64) {
+    quota.start_waiting(total);
+    quota.stop_waiting(total);
+    gate.queue.ask_for(counter);
+}
