@@ -16,6 +16,9 @@ use crate::sync::{AtomicI64, AtomicU64, Loaded, Ordering, Swap};
 /// The most slots of an item, as a difference of room.
 const MOST: i64 = MOST_SLOTS.cast_signed();
 
+/// More room than there ever is.
+const CLOSED: i64 = 1 << 56;
+
 /// The segments that a stream is written to, oldest first, and how far it is.
 #[derive(Debug)]
 pub(crate) struct Appender {
@@ -68,13 +71,26 @@ impl Appender {
         self.free.fetch_add(room, Ordering::Release);
     }
 
-    /// Forgets the oldest segments for which this holds, but never the last two: places in them may be under way. One thread at a time.
+    /// Forgets the oldest segments for which this holds, but never the last. One thread at a time.
+    ///
+    /// It must not hold while a place in the segment is under way: it does not for one that the sink has, since the flusher stops at such a place.
     pub(crate) fn forget(&self, done: impl Fn(&Segment) -> bool) {
         let live = self.live.load();
-        let done = live.iter().take(live.len().saturating_sub(2)).take_while(|segment| done(segment)).count();
+        let done = live.iter().take(live.len().saturating_sub(1)).take_while(|segment| done(segment)).count();
         if done > 0 {
             self.live.store(live.iter().skip(done).cloned().collect());
         }
+    }
+
+    /// Puts a copy of a segment, in another file, in its place. One thread at a time, and no place in it may be under way.
+    pub(crate) fn replace(&self, copy: &Segment) {
+        let of = |segment: &Segment| if segment.first() == copy.first() { copy.clone() } else { segment.clone() };
+        self.live.store(self.live.load().iter().map(of).collect());
+    }
+
+    /// Ends the stream: from now on there is no room, whatever is given back.
+    pub(crate) fn close(&self) {
+        self.free.fetch_sub(CLOSED, Ordering::AcqRel);
     }
 
     /// Takes room for one item, of any size, and says how much is left; `None` if there is none.

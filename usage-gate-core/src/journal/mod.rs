@@ -9,6 +9,14 @@ mod refusals;
 #[allow(dead_code)]
 mod append;
 #[allow(dead_code)]
+mod files;
+#[allow(dead_code)]
+mod group_sync;
+#[allow(dead_code)]
+mod keeper;
+#[allow(dead_code)]
+mod read;
+#[allow(dead_code)]
 mod record;
 #[allow(dead_code)]
 mod schema;

@@ -155,6 +155,11 @@ impl Segment {
         self.slots
     }
 
+    /// The name of its file: streams sort by age, and segments within them.
+    pub(crate) fn file_name(&self) -> String {
+        file_name(self.stream, self.first)
+    }
+
     /// The text it was begun with; empty if it is none.
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.text_bytes(self.number(7) >> 32)).unwrap_or_default()
@@ -162,6 +167,10 @@ impl Segment {
 
     pub(crate) fn words(&self) -> &Words {
         &self.words
+    }
+
+    pub(crate) fn into_words(self) -> Words {
+        self.words
     }
 
     /// Whether all of these slots are in it.
@@ -201,7 +210,8 @@ impl Segment {
 
     /// Whether all that is in it, and ever will be, is in the primary sink.
     pub(crate) fn is_acked(&self) -> bool {
-        self.acked().saturating_add(1) >= self.ended().unwrap_or_else(|| self.end())
+        let end = self.ended().unwrap_or_else(|| self.end());
+        end <= self.first || self.acked().saturating_add(1) >= end
     }
 
     /// Writes an item into its reserved place and publishes it.
@@ -261,6 +271,21 @@ impl Segment {
         }
     }
 
+    /// The first sequence from this one on, which begins an item, where nothing is published; its end if there is none.
+    pub(crate) fn published_from(&self, sequence: u64) -> u64 {
+        let mut at = sequence;
+        while let Found::Item(head) = self.at(at) {
+            at = at.saturating_add(head.slots);
+        }
+        at
+    }
+
+    /// Whether all of it that lies before a sequence is published.
+    pub(crate) fn is_published(&self, before: u64) -> bool {
+        let acked = self.acked().saturating_add(1).max(self.first);
+        self.published_from(acked) >= before.min(self.end())
+    }
+
     /// The words of an item that was found.
     pub(crate) fn read(&self, sequence: u64, slots: u64) -> [u64; ITEM_WORDS] {
         let mut words = [0; ITEM_WORDS];
@@ -305,6 +330,11 @@ impl Segment {
         let text = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
         text.take(usize::try_from(bytes).unwrap_or(usize::MAX)).collect()
     }
+}
+
+/// How the segment of a stream that begins at a sequence is named.
+pub(crate) fn file_name(stream: u128, first: u64) -> String {
+    format!("{stream:032x}-{first:016x}.seg")
 }
 
 fn header_crc(numbers: &[u64; 6], text: &[u8]) -> u32 {

@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Words;
@@ -55,6 +56,40 @@ impl Area {
                     .and_then(|file| std::fs::rename(&unfinished, folder.join(name)).map(|()| file))
                     .and_then(|file| File::open(folder)?.sync_all().map(|()| file))
                     .and_then(|file| map(file, words));
+                if made.is_err() {
+                    // What is left of it takes the space that is missing.
+                    let _ = std::fs::remove_file(&unfinished);
+                }
+                made
+            }
+        }
+    }
+
+    /// Puts a copy of words into a new file under the name of an old one, and maps it. It survives power loss; until it does, the old file is there.
+    ///
+    /// # Errors
+    /// What the system says. Then the old file is as it was.
+    pub(crate) fn replace(&self, name: &str, words: &Words) -> io::Result<Words> {
+        #[cfg(test)]
+        if !super::crash::step() {
+            return Err(io::Error::other("dead"));
+        }
+        match self {
+            Self::Memory(files) => {
+                let new = Words::memory(words.len());
+                for (new, old) in new.iter().zip(words.iter()) {
+                    new.restore(old.load(Ordering::Acquire));
+                }
+                new.sync()?;
+                files.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), new.clone());
+                Ok(new)
+            }
+            Self::Folder(folder) => {
+                let unfinished = folder.join(format!("{name}{UNFINISHED}"));
+                let made = write_words(&unfinished, words)
+                    .and_then(|file| std::fs::rename(&unfinished, folder.join(name)).map(|()| file))
+                    .and_then(|file| File::open(folder)?.sync_all().map(|()| file))
+                    .and_then(|file| map(file, words.len()));
                 if made.is_err() {
                     // What is left of it takes the space that is missing.
                     let _ = std::fs::remove_file(&unfinished);
@@ -181,6 +216,18 @@ fn write_zeros(path: &Path, bytes: usize) -> io::Result<File> {
     Ok(file)
 }
 
+fn write_words(path: &Path, words: &Words) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(path)?;
+    let mut writer = io::BufWriter::with_capacity(ZEROS.len(), &file);
+    for word in words.iter() {
+        writer.write_all(&word.load(Ordering::Acquire).to_ne_bytes())?;
+    }
+    writer.flush()?;
+    drop(writer);
+    file.sync_all()?;
+    Ok(file)
+}
+
 #[cfg(not(loom))]
 fn map(file: File, words: usize) -> io::Result<Words> {
     Words::map(file, words)
@@ -194,7 +241,7 @@ fn map(_: File, words: usize) -> io::Result<Words> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::Ordering::Relaxed;
+    use Ordering::Relaxed;
 
     #[test]
     fn words_of_a_file_are_there_when_it_is_opened_again() {
@@ -210,6 +257,12 @@ mod tests {
         assert_eq!(words[0].load(Relaxed), 3);
 
         drop(again);
+        let copy = area.replace("a", &words).unwrap();
+        assert_eq!((copy[0].load(Relaxed), copy[1_023].load(Relaxed)), (3, 7));
+        words[0].store(9, Relaxed);
+        assert_eq!(area.open("a").unwrap()[0].load(Relaxed), 3, "the old file has gone its own way");
+        drop(words);
+        let words = copy;
         let kept = words.clone();
         area.cut("a", words, 8).unwrap();
         assert_eq!(area.bytes("a").unwrap(), 8_192, "somebody still has it mapped");

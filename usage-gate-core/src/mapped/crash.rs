@@ -4,12 +4,14 @@
 //! stack unwinds is as dead as the process.
 
 use std::cell::Cell;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 thread_local! {
     static LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
     static DEAD: Cell<bool> = const { Cell::new(false) };
     static TAKEN: Cell<u64> = const { Cell::new(0) };
+    static FAILING: Cell<u64> = const { Cell::new(0) };
 }
 
 /// What unwinds the stack of a process that was killed.
@@ -32,6 +34,16 @@ pub(super) fn step() -> bool {
     }
     LEFT.set(left - 1);
     true
+}
+
+/// Which of the next syncs of this thread fail: the lowest bit is the next one.
+pub(crate) fn fail_syncs(which: u64) {
+    FAILING.set(which);
+}
+
+pub(super) fn sync() -> io::Result<()> {
+    let failing = FAILING.replace(FAILING.get() >> 1);
+    if DEAD.get() || failing & 1 == 1 { Err(io::Error::other("the disk is away")) } else { Ok(()) }
 }
 
 /// Whether this thread's process was killed and has not been started again.

@@ -31,6 +31,12 @@ impl Word {
         self.0.store(value, order);
     }
 
+    /// Sets a word that nobody else sees yet: no step of its own.
+    pub(super) fn restore(&self, value: u64) {
+        // Relaxed: who is given the word later is given this with it.
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         #[cfg(test)]
         if !super::crash::step() {

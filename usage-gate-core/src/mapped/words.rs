@@ -61,6 +61,8 @@ impl Words {
     /// # Errors
     /// What the system says. It must not be tried again on the same file: the system may have dropped what it could not write.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        super::crash::sync()?;
         match &*self.0 {
             // Stores through a shared map are in the file's pages at once: a sync of the file's data writes them.
             #[cfg(not(loom))]
@@ -86,7 +88,7 @@ impl Words {
                 let new = sector.iter().map(|word| word.load(Ordering::Relaxed));
                 if new.clone().ne(old.iter().copied()) && !keep() {
                     for (word, old) in sector.iter().zip(old) {
-                        word.store(*old, Ordering::Relaxed);
+                        word.restore(*old);
                     }
                 }
             }

@@ -1,0 +1,214 @@
+//! The segments of all streams: which there are, what they take of the disk, and which may go.
+//!
+//! B6: a segment goes only if all of it is in the primary sink. Those go by age and by bytes, and before that if there is no space for another.
+
+use std::io;
+use std::time::Duration;
+
+use super::read::{Stream, is_segment, open_segment};
+use super::segment::{Segment, SegmentError, file_name};
+use crate::invariant::invariant;
+use crate::mapped::Area;
+use crate::model::{StreamId, Timestamp};
+
+/// The files of a journal. One process has them, and one of these.
+#[derive(Debug)]
+pub(crate) struct Files {
+    area: Area,
+    /// By stream and sequence: the oldest first.
+    kept: Vec<Kept>,
+    damaged: Vec<String>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    segment: Segment,
+    bytes: u64,
+}
+
+/// A segment that is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewSegment<'a> {
+    pub(crate) stream: StreamId,
+    pub(crate) first: u64,
+    /// What it says of itself.
+    pub(crate) text: &'a str,
+    pub(crate) bytes: u64,
+}
+
+impl Files {
+    /// Finds what earlier lives left, and removes what they never used.
+    ///
+    /// # Errors
+    /// What the system says. A file that is damaged is no error: it is left where it is, and [`damaged`](Self::damaged) names it.
+    pub(crate) fn open(area: Area) -> io::Result<Self> {
+        area.sweep()?;
+        let mut files = Self { area, kept: Vec::new(), damaged: Vec::new(), bytes: 0 };
+        for name in files.area.list()?.into_iter().filter(|name| is_segment(name)) {
+            match open_segment(files.area.open(&name)?, &name) {
+                Ok(segment) => files.keep(segment)?,
+                Err(SegmentError::Unbegun) => files.area.remove(&name)?,
+                Err(_) => files.damaged.push(name),
+            }
+        }
+        Ok(files)
+    }
+
+    /// Names of files that look like segments and are none: what was in them cannot be read.
+    pub(crate) fn damaged(&self) -> &[String] {
+        &self.damaged
+    }
+
+    /// Bytes of all segments on the disk.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many segments there are.
+    pub(crate) fn segments(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The streams that have segments, oldest first.
+    pub(crate) fn streams(&self) -> Vec<Stream> {
+        Stream::group(self.kept.iter().map(|kept| kept.segment.clone()))
+    }
+
+    /// Makes a segment. Where space is missing, or `most_bytes` would be passed, segments that the sink has go first, the oldest before others.
+    ///
+    /// # Errors
+    /// [`StorageFull`](io::ErrorKind::StorageFull) if there is no space and nothing may go; what the system says.
+    pub(crate) fn create(&mut self, new: NewSegment<'_>, most_bytes: u64) -> io::Result<Segment> {
+        loop {
+            let made = if self.bytes.saturating_add(new.bytes) > most_bytes {
+                Err(io::Error::new(io::ErrorKind::StorageFull, "the journal has all the bytes it may take"))
+            } else {
+                self.try_create(new)
+            };
+            match made {
+                Ok(segment) => {
+                    self.keep(segment.clone())?;
+                    return Ok(segment);
+                }
+                Err(error) if is_full(&error) && self.remove_oldest_acked()? => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn try_create(&self, new: NewSegment<'_>) -> io::Result<Segment> {
+        let mut salt = [0; 8];
+        getrandom::fill(&mut salt).map_err(io::Error::other)?;
+        let name = file_name(new.stream.as_u128(), new.first);
+        let words = usize::try_from(new.bytes / 8).map_err(io::Error::other)?;
+        let words = self.area.create(&name, words)?;
+        let begun = Segment::begin(words, new.stream.as_u128(), u64::from_le_bytes(salt), new.first, new.text);
+        let begun = begun.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error));
+        // What a segment says of itself must be there after a power loss, even if what came into it is not.
+        let begun = begun.and_then(|segment| segment.words().sync().map(|()| segment));
+        if begun.is_err() {
+            self.area.remove(&name)?;
+        }
+        begun
+    }
+
+    /// Removes what the sink has for longer than `retention`, and then the oldest of what it has until all are within `retention_bytes`.
+    ///
+    /// # Errors
+    /// What the system says; the rest is tried again next time.
+    pub(crate) fn expire(&mut self, now: Timestamp, retention: Duration, retention_bytes: u64) -> io::Result<()> {
+        let retention = u64::try_from(retention.as_micros()).unwrap_or(u64::MAX);
+        let latest = micros(now).saturating_sub(retention);
+        let old = |kept: &Kept| kept.segment.is_acked() && kept.segment.acked_at() <= latest;
+        while let Some(at) = self.kept.iter().position(old) {
+            self.remove_at(at)?;
+        }
+        while self.bytes > retention_bytes && self.remove_oldest_acked()? {}
+        Ok(())
+    }
+
+    /// Removes a segment that nothing ever came into.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn remove_unused(&mut self, unused: &Segment) -> io::Result<()> {
+        let at = self.kept.iter().position(|kept| same(&kept.segment, unused));
+        at.map_or(Ok(()), |at| self.forget_at(at))
+    }
+
+    /// Cuts the file of a segment that has ended behind its last item, unless somebody has it mapped.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn cut(&mut self, stream: StreamId, first: u64) -> io::Result<()> {
+        let named = |kept: &Kept| kept.segment.stream() == stream.as_u128() && kept.segment.first() == first;
+        let Some(at) = self.kept.iter().position(named) else { return Ok(()) };
+        let Some(ended) = self.kept.get(at).and_then(|kept| kept.segment.ended()) else { return Ok(()) };
+        let Kept { segment, bytes } = self.kept.remove(at);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        let (name, keep) = (segment.file_name(), segment.words_to(ended));
+        let cut = if segment.words().len() > keep { self.area.cut(&name, segment.into_words(), keep) } else { Ok(()) };
+        self.keep(Segment::open(self.area.open(&name)?).map_err(io::Error::other)?)?;
+        cut
+    }
+
+    /// Writes a copy of a segment into a new file in its place, and makes it durable.
+    ///
+    /// # Errors
+    /// What the system says; then the old file is still there.
+    pub(crate) fn copy(&mut self, segment: &Segment) -> io::Result<Segment> {
+        let Some(kept) = self.kept.iter_mut().find(|kept| same(&kept.segment, segment)) else {
+            // B6: it went because the sink has it.
+            return Ok(segment.clone());
+        };
+        let words = self.area.replace(&segment.file_name(), segment.words())?;
+        kept.segment = Segment::open(words).map_err(io::Error::other)?;
+        Ok(kept.segment.clone())
+    }
+
+    fn keep(&mut self, segment: Segment) -> io::Result<()> {
+        let bytes = self.area.bytes(&segment.file_name())?;
+        self.bytes = self.bytes.saturating_add(bytes);
+        let key = |segment: &Segment| (segment.stream(), segment.first());
+        let at = self.kept.partition_point(|kept| key(&kept.segment) < key(&segment));
+        self.kept.insert(at, Kept { segment, bytes });
+        Ok(())
+    }
+
+    fn remove_oldest_acked(&mut self) -> io::Result<bool> {
+        let oldest = self.kept.iter().position(|kept| kept.segment.is_acked());
+        oldest.map_or(Ok(false), |at| self.remove_at(at).map(|()| true))
+    }
+
+    fn remove_at(&mut self, at: usize) -> io::Result<()> {
+        if invariant!(B6, self.kept.get(at).is_some_and(|kept| kept.segment.is_acked())) {
+            self.forget_at(at)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn forget_at(&mut self, at: usize) -> io::Result<()> {
+        if let Some(kept) = self.kept.get(at) {
+            self.area.remove(&kept.segment.file_name())?;
+            let kept = self.kept.remove(at);
+            self.bytes = self.bytes.saturating_sub(kept.bytes);
+        }
+        Ok(())
+    }
+}
+
+fn same(one: &Segment, other: &Segment) -> bool {
+    (one.stream(), one.first()) == (other.stream(), other.first())
+}
+
+/// Whether space is what is missing.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+/// An instant as segments keep it.
+pub(crate) fn micros(instant: Timestamp) -> u64 {
+    u64::try_from(instant.as_micros()).unwrap_or(0)
+}
