@@ -39,12 +39,17 @@ pub struct Gateway {
 /// If it is not there, with the command that builds it.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    let beside = || {
-        let test = std::env::current_exe().unwrap();
-        test.parent().and_then(|deps| deps.parent()).unwrap().to_owned()
-    };
-    let folder = std::env::var_os("USAGE_GATE_BIN_DIR").map_or_else(beside, PathBuf::from);
-    let path = folder.join(name);
+    let Some(folder) = std::env::var_os("USAGE_GATE_BIN_DIR") else { return beside(name) };
+    built(PathBuf::from(folder).join(name))
+}
+
+/// Where a binary of this package is: always what was built with the running test.
+pub(crate) fn beside(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    built(test.parent().and_then(|deps| deps.parent()).unwrap().join(name))
+}
+
+fn built(path: PathBuf) -> PathBuf {
     assert!(path.exists(), "{} is not built: run tests/run, or cargo build --workspace", path.display());
     path
 }
