@@ -137,6 +137,12 @@ impl RequestId {
         self.0
     }
 
+    /// The id of a number that [`as_u128`](Self::as_u128) gave.
+    #[must_use]
+    pub const fn from_u128(value: u128) -> Self {
+        Self(value)
+    }
+
     /// The text, 28 characters, without an allocation: `req_`, 16 hex digits of the process life, 8 or more of the count.
     #[must_use]
     pub fn text(self) -> [u8; 28] {
