@@ -36,6 +36,7 @@
 pub mod accounts;
 pub mod keys;
 pub mod quotas;
+pub mod requests;
 pub mod sessions;
 pub mod usage;
 

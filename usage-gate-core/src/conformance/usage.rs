@@ -23,28 +23,39 @@ macro_rules! usage_store_tests {
             usage_is_split_by_every_dimension
             usage_is_filtered
             usage_is_cut_into_windows
+            b8_a_batch_beyond_the_watermark_is_not_taken_in
+            repeats_of_a_request_are_free_three_times
+            what_was_forfeited_is_units_and_no_call
+        }
+        $crate::conformance_cases! {
+            requests, $make,
+            requests_are_listed_the_newest_first
+            requests_are_filtered
+            refusals_are_shown_with_the_limits_that_refused
+            requests_go_on_where_a_part_ended
+            requests_are_forgotten_after_seven_days
         }
     };
 }
 
-const HOUR: i64 = 3_600_000_000;
+pub(crate) const HOUR: i64 = 3_600_000_000;
 
 #[derive(Debug, Clone, Copy)]
-struct Who {
-    tenant: TenantId,
-    user: Option<UserId>,
-    key: KeyId,
+pub(crate) struct Who {
+    pub(crate) tenant: TenantId,
+    pub(crate) user: Option<UserId>,
+    pub(crate) key: KeyId,
 }
 
-fn who(user: bool) -> Who {
+pub(crate) fn who(user: bool) -> Who {
     Who { tenant: TenantId::generate(), user: user.then(UserId::generate), key: KeyId::generate() }
 }
 
-fn midnight() -> Timestamp {
+pub(crate) fn midnight() -> Timestamp {
     Timestamp::from_micros(instant().as_micros().div_euclid(24 * HOUR) * 24 * HOUR)
 }
 
-fn record(who: Who, bucket: Timestamp) -> UsageRecord {
+pub(crate) fn record(who: Who, bucket: Timestamp) -> UsageRecord {
     let mut units = UnitTotals::default();
     units.set(MeterIndex::REQUESTS, 2);
     units.set(MeterIndex::BYTES_OUT, 100);
@@ -67,7 +78,7 @@ fn record(who: Who, bucket: Timestamp) -> UsageRecord {
     }
 }
 
-fn refusal(who: Who, bucket: Timestamp) -> RefusalSum {
+pub(crate) fn refusal(who: Who, bucket: Timestamp) -> RefusalSum {
     RefusalSum {
         sequence: 0,
         tenant: who.tenant,
@@ -82,7 +93,7 @@ fn refusal(who: Who, bucket: Timestamp) -> RefusalSum {
     }
 }
 
-fn batch(stream: StreamId, first: u64, records: Vec<UsageRecord>, refusals: Vec<RefusalSum>) -> Batch {
+pub(crate) fn batch(stream: StreamId, first: u64, records: Vec<UsageRecord>, refusals: Vec<RefusalSum>) -> Batch {
     Batch::numbered(stream, first, midnight().plus_micros(HOUR), Meters::default(), records, refusals)
 }
 
@@ -230,4 +241,65 @@ pub async fn usage_is_cut_into_windows<S: UsageSink + UsageReader>(store: &S) {
     assert_eq!((page.items.len(), page.more), (8, false));
     assert_eq!(page.items[0].period.start, midnight().plus_micros(40 * HOUR));
     assert!(store.usage(&UsageQuery { size: 7, ..hours }).await.expect("the store is there").more);
+}
+
+/// What lies between would never count: as when a database was put back to an older state.
+pub async fn b8_a_batch_beyond_the_watermark_is_not_taken_in<S: UsageSink + UsageReader>(store: &S) {
+    let (stream, who) = (StreamId::generate(), who(true));
+    let accept = async |first, count| {
+        let batch = batch(stream, first, vec![record(who, midnight()); count], vec![]);
+        store.accept(&batch).await.expect("the store is there")
+    };
+    assert_eq!(accept(2, 3).await, 0);
+    assert_eq!(accept(1, 3).await, 3);
+    assert_eq!(accept(5, 1).await, 3);
+    assert_eq!(total(store, &query()).await, (6, 3));
+    assert_eq!(accept(4, 2).await, 5);
+    assert_eq!(total(store, &query()).await, (10, 5));
+}
+
+/// Those of a day, whether they come in one batch or in many; the fourth is billed and begins anew.
+pub async fn repeats_of_a_request_are_free_three_times<S: UsageSink + UsageReader>(store: &S) {
+    let (stream, who) = (StreamId::generate(), who(true));
+    let repeat = |hours: i64, outcome| UsageRecord {
+        retry: Some(7),
+        at: midnight().plus_micros(hours * HOUR),
+        outcome,
+        ..record(who, midnight())
+    };
+    let billed = async |outcome: &str| {
+        let asked = UsageQuery { outcome: Some(outcome.to_owned()), ..query() };
+        total(store, &asked).await.1
+    };
+    let mut first = 1;
+    let mut accept = async |records: Vec<UsageRecord>| {
+        first = store.accept(&batch(stream, first, records, vec![])).await.expect("the store is there") + 1;
+    };
+    // What was not billed is no request that others could be repeats of.
+    accept(vec![repeat(0, Outcome::Unbilled), repeat(0, Outcome::Billed), repeat(1, Outcome::Aborted)]).await;
+    assert_eq!((billed("billed").await, billed("aborted").await, billed("unbilled").await), (1, 0, 2));
+    accept(vec![repeat(2, Outcome::Billed), UsageRecord { retry: Some(8), ..repeat(2, Outcome::Billed) }]).await;
+    accept(vec![repeat(3, Outcome::Billed)]).await;
+    assert_eq!((billed("billed").await, billed("unbilled").await), (2, 4));
+    accept(vec![repeat(4, Outcome::Billed), repeat(5, Outcome::Billed)]).await;
+    assert_eq!((billed("billed").await, billed("unbilled").await), (3, 5));
+    accept(vec![repeat(28, Outcome::Billed)]).await;
+    assert_eq!((billed("billed").await, billed("unbilled").await), (4, 5));
+}
+
+/// It was taken by a process that was killed before it forwarded a request.
+pub async fn what_was_forfeited_is_units_and_no_call<S: UsageSink + UsageReader>(store: &S) {
+    let stream = StreamId::generate();
+    let forfeited = UsageRecord {
+        outcome: Outcome::Forfeited,
+        key: KeyId::from_u128(0),
+        status: 0,
+        route: "".into(),
+        ..record(who(false), midnight())
+    };
+    store.accept(&batch(stream, 1, vec![forfeited], vec![])).await.expect("the store is there");
+    let asked = UsageQuery { group_by: BTreeSet::from([Dimension::Key, Dimension::Outcome]), ..query() };
+    let found = items(store, &asked).await;
+    assert_eq!((found[0].units, found[0].requests), (2, 0));
+    assert_eq!(found[0].group, [(Dimension::Key, None), (Dimension::Outcome, Some("forfeited".to_owned()))]);
 }

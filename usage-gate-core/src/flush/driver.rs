@@ -156,6 +156,7 @@ impl Flusher {
             meters: self.meters.clone(),
             records,
             refusals,
+            samples: Vec::new(),
         }
     }
 

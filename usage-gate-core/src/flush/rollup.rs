@@ -1,70 +1,151 @@
-//! Records summed by bucket, tenant, user, key, route, meter and outcome. Pure.
+//! Records summed by tenant, meter, bucket, key, outcome, route, environment and user. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::model::MeterIndex;
-use crate::store::{Batch, Outcome, RollupDelta, RollupKey};
+use crate::model::{Environment, KeyId, MeterIndex, TenantId, Timestamp, UserId};
+use crate::store::{Batch, CounterTag, Outcome, RollupDelta, RollupKey, UnitTotals, UsageRecord};
 
-pub(crate) fn rollup(batch: &Batch) -> BTreeMap<RollupKey, RollupDelta> {
+/// What records of one rollup row share, for all meters.
+#[derive(PartialEq, Eq, Hash)]
+struct Group<'b> {
+    tenant: TenantId,
+    key: KeyId,
+    bucket: Timestamp,
+    user: Option<UserId>,
+    route: &'b str,
+    outcome: Outcome,
+    environment: Environment,
+}
+
+/// Their sum, with one of them.
+struct GroupSum<'b> {
+    record: &'b UsageRecord,
+    units: UnitTotals,
+    /// Calls that took units of a meter; of `requests`, all calls.
+    calls: UnitTotals,
+}
+
+/// Rollup rows in key order, each once.
+pub(crate) fn rollup(batch: &Batch) -> Vec<(RollupKey, RollupDelta)> {
     // The few words are shared by all rows of the batch.
     let names: Vec<(MeterIndex, Arc<str>)> = batch.meters.iter().map(|(at, name)| (at, name.into())).collect();
     let requests: Arc<str> = batch.meters.name(MeterIndex::REQUESTS).into();
-    let outcomes = [
-        Outcome::Billed,
-        Outcome::Unbilled,
-        Outcome::Aborted,
-        Outcome::Indeterminate,
-        Outcome::Test,
-        Outcome::Forfeited,
-    ]
-    .map(|outcome| (outcome, Arc::<str>::from(outcome.as_str())));
+    let outcomes = Outcome::ALL.map(|outcome| (outcome, Arc::<str>::from(outcome.as_str())));
 
-    let mut rows = BTreeMap::<RollupKey, RollupDelta>::new();
-    for record in &batch.records {
-        let outcome = outcomes
-            .iter()
-            .find(|(known, _)| *known == record.outcome)
-            .map_or_else(|| record.outcome.as_str().into(), |(_, word)| Arc::clone(word));
+    let mut rows = Vec::new();
+    for sum in groups(&batch.records, &names) {
+        let record = sum.record;
+        let word = outcomes.iter().find(|(known, _)| *known == record.outcome);
+        let outcome = word.map_or_else(|| record.outcome.as_str().into(), |(_, word)| Arc::clone(word));
         for (index, meter) in &names {
-            let units = record.units.of(*index);
-            // What was forfeited is units of one meter, and no call.
-            let forfeited = record.outcome == Outcome::Forfeited;
-            if units == 0 && (*index != MeterIndex::REQUESTS || forfeited) {
+            let delta = RollupDelta { units: sum.units.of(*index), requests: sum.calls.of(*index) };
+            if delta == RollupDelta::default() {
                 continue;
             }
-            let row = rows
-                .entry(RollupKey {
-                    tenant: record.tenant,
-                    bucket: record.bucket,
-                    user: record.user,
-                    key: record.key,
-                    environment: record.environment,
-                    route: Arc::clone(&record.route),
-                    meter: Arc::clone(meter),
-                    outcome: Arc::clone(&outcome),
-                    limit: None,
-                })
-                .or_default();
-            row.units = row.units.saturating_add(units);
-            row.requests = row.requests.saturating_add(u64::from(!forfeited));
+            let key = RollupKey {
+                tenant: record.tenant,
+                meter: Arc::clone(meter),
+                bucket: record.bucket,
+                key: record.key,
+                outcome: Arc::clone(&outcome),
+                limit: None,
+                route: Arc::clone(&record.route),
+                environment: record.environment,
+                user: record.user,
+            };
+            rows.push((key, delta));
         }
     }
     for refusal in &batch.refusals {
-        let row = rows
-            .entry(RollupKey {
-                tenant: refusal.tenant,
-                bucket: refusal.bucket,
-                user: refusal.user,
-                key: refusal.key,
-                environment: refusal.environment,
-                route: Arc::clone(&refusal.route),
-                meter: Arc::clone(&requests),
-                outcome: format!("refused:{}", refusal.code).into(),
-                limit: refusal.limit.clone(),
-            })
-            .or_default();
-        row.requests = row.requests.saturating_add(refusal.requests);
+        let key = RollupKey {
+            tenant: refusal.tenant,
+            meter: Arc::clone(&requests),
+            bucket: refusal.bucket,
+            key: refusal.key,
+            outcome: format!("refused:{}", refusal.code).into(),
+            limit: refusal.limit.clone(),
+            route: Arc::clone(&refusal.route),
+            environment: refusal.environment,
+            user: refusal.user,
+        };
+        rows.push((key, RollupDelta { units: 0, requests: refusal.requests }));
     }
+    rows.sort_by(|(one, _), (other, _)| one.cmp(other));
+    rows.dedup_by(|(key, delta), (kept, sum)| {
+        let same = key == kept;
+        if same {
+            sum.add(*delta);
+        }
+        same
+    });
     rows
+}
+
+fn groups<'b>(records: &'b [UsageRecord], meters: &[(MeterIndex, Arc<str>)]) -> Vec<GroupSum<'b>> {
+    let mut places = HashMap::<Group<'b>, usize>::new();
+    let mut sums = Vec::<GroupSum<'b>>::new();
+    for record in records {
+        let group = Group {
+            tenant: record.tenant,
+            key: record.key,
+            bucket: record.bucket,
+            user: record.user,
+            route: &record.route,
+            outcome: record.outcome,
+            environment: record.environment,
+        };
+        let place = *places.entry(group).or_insert_with(|| {
+            sums.push(GroupSum { record, units: UnitTotals::default(), calls: UnitTotals::default() });
+            sums.len() - 1
+        });
+        let Some(sum) = sums.get_mut(place) else { continue };
+        // What was forfeited is units of one meter, and no call.
+        let call = u64::from(record.outcome != Outcome::Forfeited);
+        for (index, _) in meters {
+            let units = record.units.of(*index);
+            sum.units.add(*index, units);
+            if units > 0 || *index == MeterIndex::REQUESTS {
+                sum.calls.add(*index, call);
+            }
+        }
+    }
+    sums
+}
+
+/// What a segment's digest tells apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TotalKey {
+    pub(crate) tenant: TenantId,
+    pub(crate) bucket: Timestamp,
+    pub(crate) meter: Arc<str>,
+    pub(crate) outcome: Arc<str>,
+}
+
+/// Rollup rows summed further, in key order.
+pub(crate) fn totals(rows: &[(RollupKey, RollupDelta)]) -> BTreeMap<TotalKey, RollupDelta> {
+    let mut totals = HashMap::<(TenantId, Timestamp, &str, &str), (&RollupKey, RollupDelta)>::new();
+    for (key, delta) in rows {
+        let place = (key.tenant, key.bucket, &*key.meter, &*key.outcome);
+        totals.entry(place).or_insert((key, RollupDelta::default())).1.add(*delta);
+    }
+    let total = |key: &RollupKey| TotalKey {
+        tenant: key.tenant,
+        bucket: key.bucket,
+        meter: Arc::clone(&key.meter),
+        outcome: Arc::clone(&key.outcome),
+    };
+    totals.into_values().map(|(key, delta)| (total(key), delta)).collect()
+}
+
+/// What a batch took of quotas, by counter and period, in order.
+pub(crate) fn quota_use(batch: &Batch) -> BTreeMap<(CounterTag, Timestamp), (TenantId, i64)> {
+    let mut sums = HashMap::<(CounterTag, Timestamp), (TenantId, i64)>::new();
+    for record in &batch.records {
+        for used in &record.quotas {
+            let sum = sums.entry((used.counter, used.period)).or_insert((record.tenant, 0));
+            sum.1 = sum.1.saturating_add(used.units);
+        }
+    }
+    sums.into_iter().collect()
 }

@@ -11,12 +11,16 @@ mod error;
 mod keys;
 mod quotas;
 mod reader;
+mod requests;
 mod sessions;
 mod usage;
 
 #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "a store in memory has no schema"))]
 mod migrate;
 mod paging;
+mod repeats;
+mod request_block;
+mod request_log;
 mod watermark;
 
 pub mod memory;
@@ -32,6 +36,7 @@ pub use quotas::{
     OpenLease, QuotaPromises, QuotaStore, Subject, TableId, WindowQuery, WindowState,
 };
 pub use reader::{Dimension, UsageItem, UsagePage, UsageQuery, UsageReader, Window};
+pub use requests::{ParseRequestPlaceError, RefusalSample, RequestItem, RequestPage, RequestPlace, RequestQuery};
 pub use sessions::{Redemption, SessionStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};

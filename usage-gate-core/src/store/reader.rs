@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 
-use super::StoreError;
+use super::{RequestPage, RequestQuery, StoreError};
 use crate::model::{Environment, KeyId, Per, TenantId, Timestamp, UserId};
 use crate::period::{AnchorDay, Calendar, Period, Zone, bucket_start};
 
@@ -155,6 +155,12 @@ pub trait UsageReader: Send + Sync + Debug + 'static {
     /// # Errors
     /// [`Unavailable`](super::StoreErrorKind::Unavailable).
     async fn usage(&self, query: &UsageQuery) -> Result<UsagePage, StoreError>;
+
+    /// Answers from the request log, the newest first.
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable).
+    async fn requests(&self, query: &RequestQuery) -> Result<RequestPage, StoreError>;
 }
 
 /// Usage of one bucket (or of the whole period, if no window is asked for), split by the dimensions asked for.

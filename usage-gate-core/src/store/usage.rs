@@ -1,10 +1,11 @@
 //! Where usage ends up.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::StoreError;
+use sha2::{Digest, Sha256};
+
+use super::{RefusalSample, StoreError};
 use crate::model::{
     Environment, KeyId, MAX_METERS, MeterIndex, Meters, RequestId, StreamId, TenantId, Timestamp, UserId,
 };
@@ -28,6 +29,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them; the place of one is its number in what is stored, so that none ever moves.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Billed, Self::Unbilled, Self::Aborted, Self::Indeterminate, Self::Test, Self::Forfeited];
+
     /// The word in documents.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -56,6 +61,9 @@ pub enum Measured {
 }
 
 impl Measured {
+    /// All of them; the place of one is its number in what is stored, so that none ever moves.
+    pub(crate) const ALL: [Self; 3] = [Self::Exact, Self::Counted, Self::Estimated];
+
     /// The word in documents.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -70,6 +78,15 @@ impl Measured {
 /// A counter in 8 bytes, for records: the first of the SHA-256 of its text. Two counters of one gate never share one in practice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CounterTag(pub u64);
+
+impl CounterTag {
+    /// The tag of a counter by its text, as [`CounterId`](super::CounterId) writes it.
+    #[must_use]
+    pub fn of_text(counter: &str) -> Self {
+        let hash = Sha256::digest(counter.as_bytes());
+        Self(hash.iter().take(8).fold(0, |tag, byte| (tag << 8) | u64::from(*byte)))
+    }
+}
 
 /// What a request took of one quota, as its leases count it: the sum of these over all records of a counter and period is what its ledger says
 /// was used (B9).
@@ -173,27 +190,27 @@ pub struct RefusalSum {
     pub bucket: Timestamp,
 }
 
-/// What a rollup row is keyed by.
+/// What a rollup row is keyed by. Rows are ordered as stores keep them: those of one meter of one tenant are neighbours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RollupKey {
     /// Whose.
     pub tenant: TenantId,
-    /// Start of the hour of the tenant's clock.
-    pub bucket: Timestamp,
-    /// The key's user.
-    pub user: Option<UserId>,
-    /// By which key.
-    pub key: KeyId,
-    /// Live or test.
-    pub environment: Environment,
-    /// Which route.
-    pub route: Arc<str>,
     /// Which meter, by name.
     pub meter: Arc<str>,
+    /// Start of the hour of the tenant's clock.
+    pub bucket: Timestamp,
+    /// By which key; the nil key for what was forfeited.
+    pub key: KeyId,
     /// How it ended: a word of [`Outcome`], or `refused:<code>`.
     pub outcome: Arc<str>,
     /// The limit that refused, for refusals.
     pub limit: Option<Arc<str>>,
+    /// Which route.
+    pub route: Arc<str>,
+    /// Live or test.
+    pub environment: Environment,
+    /// The key's user.
+    pub user: Option<UserId>,
 }
 
 /// What is added to a rollup row.
@@ -203,6 +220,14 @@ pub struct RollupDelta {
     pub units: u64,
     /// Calls that took them.
     pub requests: u64,
+}
+
+impl RollupDelta {
+    /// Adds another; ends at the largest number.
+    pub const fn add(&mut self, other: Self) {
+        self.units = self.units.saturating_add(other.units);
+        self.requests = self.requests.saturating_add(other.requests);
+    }
 }
 
 /// Usage of one journal stream, from `first` to `last`, in one piece.
@@ -227,9 +252,15 @@ pub struct Batch {
     pub records: Vec<UsageRecord>,
     /// Refusals.
     pub refusals: Vec<RefusalSum>,
+    /// A few refusals one by one, for the request log: at most [`Batch::MOST_SAMPLES`] are taken. They have no place in the stream, so that they
+    /// are lost with the process, and with a batch of which some is known already.
+    pub samples: Vec<RefusalSample>,
 }
 
 impl Batch {
+    /// Samples of refusals that one batch carries at most.
+    pub const MOST_SAMPLES: usize = 64;
+
     /// A batch of items that get the places from `first` on, records before refusals: for usage that comes from elsewhere than a journal.
     #[must_use]
     pub fn numbered(
@@ -247,14 +278,15 @@ impl Batch {
             *place = next;
             next = next.saturating_add(1);
         }
-        Self { stream, segment: first, first, last: next.saturating_sub(1), through, meters, records, refusals }
+        let last = next.saturating_sub(1);
+        Self { stream, segment: first, first, last, through, meters, records, refusals, samples: Vec::new() }
     }
 
-    /// The batch summed into rollup rows, in key order, so that writers of several batches never deadlock.
+    /// The batch summed into rollup rows, each once and in key order, so that writers of several batches never deadlock.
     ///
     /// A meter that took no units has no row, except `requests`: every call is counted there.
     #[must_use]
-    pub fn rollups(&self) -> BTreeMap<RollupKey, RollupDelta> {
+    pub fn rollups(&self) -> Vec<(RollupKey, RollupDelta)> {
         crate::flush::rollup(self)
     }
 }
@@ -262,13 +294,27 @@ impl Batch {
 /// Takes usage in.
 ///
 /// # Contract
-/// - **B3** a sequence of a stream counts once: what is at or below the watermark is dropped, whatever else the batch holds.
-/// - **B4** watermark and usage move in one transaction.
+/// One call is one transaction, in this order:
+///
+/// 1. The row of the stream is locked before anything is read, so that the last commit of a dead predecessor is before it or after it.
+/// 2. **B3** a sequence of a stream counts once: what is at or below the watermark is dropped, whatever else the batch holds. A batch that
+///    begins beyond the place after the watermark is not taken in at all, since what lies between would never count: the watermark comes back
+///    as it was, below `first`, and the caller goes on from there. So a database that was restored from a backup is healed.
+/// 3. Repeats: a record with a [`retry`](UsageRecord::retry) tag that would be billed becomes [`Unbilled`](Outcome::Unbilled) if one of that tag
+///    was billed less than 24 hours away from it, three times at most; the next one is billed and begins anew.
+/// 4. Rollups are added in key order.
+/// 5. What was taken of quotas is added by counter and period: B9 compares it with the ledger.
+/// 6. The digest of the segment grows: a hash over all its items as they came, and their sums. It stays for 400 days at least, beyond the
+///    segment itself, with the places of the repeats that were made free.
+/// 7. Requests, and the samples of refusals, go into the request log, for seven days.
+/// 8. **B4** the watermark moves to `last`, and `through` forward, in the same transaction.
+///
+/// What is kept for a time is forgotten in bounded steps, a few rows with each call.
 ///
 /// After an error the caller reads [`watermark`](Self::watermark) and goes on from there: it alone is trusted.
 #[async_trait::async_trait]
 pub trait UsageSink: Send + Sync + Debug + 'static {
-    /// Takes a batch in and gives the watermark after it.
+    /// Takes a batch in and gives the watermark after it; one below `first` says that nothing was taken in.
     ///
     /// # Errors
     /// [`Unavailable`](super::StoreErrorKind::Unavailable): the outcome is unknown.

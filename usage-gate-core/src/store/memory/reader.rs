@@ -2,7 +2,10 @@
 
 use super::MemoryStore;
 use crate::store::reader::{UsageRow, fold};
-use crate::store::{Dimension, RollupDelta, RollupKey, StoreError, UsagePage, UsageQuery, UsageReader};
+use crate::store::request_log::search;
+use crate::store::{
+    Dimension, RequestPage, RequestQuery, RollupDelta, RollupKey, StoreError, UsagePage, UsageQuery, UsageReader,
+};
 
 #[async_trait::async_trait]
 impl UsageReader for MemoryStore {
@@ -13,6 +16,11 @@ impl UsageReader for MemoryStore {
         let rows =
             usage.rollups.iter().filter(|(key, _)| wanted(query, key)).map(|(key, delta)| row(query, key, *delta));
         Ok(fold(query, rows, complete_through))
+    }
+
+    async fn requests(&self, query: &RequestQuery) -> Result<RequestPage, StoreError> {
+        let usage = self.kept_usage();
+        search(query, usage.blocks.iter()).map_err(|error| StoreError::unusable("read the request log", error))
     }
 }
 
@@ -31,7 +39,8 @@ fn row(query: &UsageQuery, key: &RollupKey, delta: RollupDelta) -> UsageRow {
     let group = query.group_by.iter().map(|dimension| match dimension {
         Dimension::Tenant => Some(key.tenant.to_string()),
         Dimension::User => key.user.map(|user| user.to_string()),
-        Dimension::Key => Some(key.key.to_string()),
+        // The nil key of what was forfeited is none.
+        Dimension::Key => (key.key.as_u128() != 0).then(|| key.key.to_string()),
         Dimension::Route => Some(key.route.to_string()),
         Dimension::Outcome => Some(key.outcome.to_string()),
         Dimension::Environment => Some(key.environment.as_str().to_owned()),

@@ -6,11 +6,14 @@
 
 mod accounts;
 mod days;
+mod digests;
 mod keys;
 mod open;
 mod quotas;
 mod reader;
 mod readers;
+mod repeats;
+mod requests;
 mod rows;
 mod sessions;
 mod sums;

@@ -16,11 +16,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept a connection: more than there are.
 const MOST_STATEMENTS: usize = 128;
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
     Migration { version: 2, name: "sessions", sql: include_str!("migrations/0002_sessions.sql") },
     Migration { version: 3, name: "days", sql: include_str!("migrations/0003_days.sql") },
     Migration { version: 4, name: "tables", sql: include_str!("migrations/0004_tables.sql") },
+    Migration { version: 5, name: "counted once", sql: include_str!("migrations/0005_counted_once.sql") },
 ];
 
 /// Opens the one connection that writes, and migrates.

@@ -5,17 +5,23 @@ use rusqlite::{Connection, OptionalExtension, ToSql};
 
 use super::SqliteStore;
 use super::days::{Part, parts};
+use super::requests;
 use super::sums::Sums;
 use super::value::{Fault, instant};
 use crate::model::{TenantId, Timestamp};
 use crate::store::reader::fold;
-use crate::store::{Dimension, StoreError, UsagePage, UsageQuery, UsageReader, Window};
+use crate::store::{Dimension, RequestPage, RequestQuery, StoreError, UsagePage, UsageQuery, UsageReader, Window};
 
 #[async_trait::async_trait]
 impl UsageReader for SqliteStore {
     async fn usage(&self, query: &UsageQuery) -> Result<UsagePage, StoreError> {
         let query = query.clone();
         self.read("read usage", move |connection| usage(connection, &query)).await
+    }
+
+    async fn requests(&self, query: &RequestQuery) -> Result<RequestPage, StoreError> {
+        let query = query.clone();
+        self.read("read the request log", move |connection| requests::find(connection, &query)).await
     }
 }
 

@@ -108,7 +108,8 @@ fn value(dimension: Dimension, row: &Row<'_>, at: usize) -> rusqlite::Result<Opt
     let id = |row: &Row<'_>| row.get(at).map(u128::from_be_bytes);
     Ok(match dimension {
         Dimension::Tenant => Some(TenantId::from_u128(id(row)?).to_string()),
-        Dimension::Key => Some(KeyId::from_u128(id(row)?).to_string()),
+        // The nil key of what was forfeited is none.
+        Dimension::Key => Some(id(row)?).filter(|key| *key != 0).map(|key| KeyId::from_u128(key).to_string()),
         // A key without a user is counted under an empty one.
         Dimension::User if row.get_ref(at)?.as_blob()?.is_empty() => None,
         Dimension::User => Some(UserId::from_u128(id(row)?).to_string()),

@@ -1,11 +1,15 @@
-//! Takes usage in: rollups by hour and by day, and the watermark, in one transaction (B4).
+//! Takes usage in, all of it in one transaction (B4): rollups by hour and by day, what was taken of quotas, digest, request log, watermark.
+
+use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::SqliteStore;
 use super::days::TenantDays;
 use super::value::{Fault, to_column, units};
-use crate::model::{StreamId, Timestamp};
+use super::{digests, repeats, requests};
+use crate::flush::{Chain, quota_use};
+use crate::model::{StreamId, TenantId, Timestamp};
 use crate::store::watermark::after_watermark;
 use crate::store::{Batch, RollupDelta, RollupKey, StoreError, UsageSink};
 
@@ -13,7 +17,7 @@ use crate::store::{Batch, RollupDelta, RollupKey, StoreError, UsageSink};
 impl UsageSink for SqliteStore {
     async fn accept(&self, batch: &Batch) -> Result<u64, StoreError> {
         let batch = batch.clone();
-        self.write("take usage in", move |connection| accept(connection, &batch)).await
+        self.write("take usage in", move |connection| accept(connection, batch)).await
     }
 
     async fn watermark(&self, stream: StreamId) -> Result<u64, StoreError> {
@@ -21,21 +25,21 @@ impl UsageSink for SqliteStore {
     }
 }
 
-fn accept(connection: &Connection, batch: &Batch) -> Result<u64, Fault> {
+/// The steps of the contract, in their order. There is one writer, in a transaction: nothing else locks the stream's row.
+fn accept(connection: &Connection, batch: Batch) -> Result<u64, Fault> {
     let before = watermark(connection, batch.stream)?;
-    let mut days: Option<TenantDays> = None;
-    // In the order of tenant and bucket, as `TenantDays` wants them.
-    for (key, delta) in after_watermark(batch, before).rollups() {
-        let days = match days.take().filter(|days| days.tenant() == key.tenant) {
-            Some(same) => days.insert(same),
-            None => days.insert(TenantDays::load(connection, key.tenant)?),
-        };
-        let day = days.of(connection, key.bucket)?;
-        add(connection, ADD_TO_HOUR, key.bucket, &key, delta)?;
-        if let Some(day) = day {
-            add(connection, ADD_TO_DAY, day, &key, delta)?;
-        }
+    let Some(mut batch) = after_watermark(batch, before) else { return Ok(before) };
+    // Of the items as they came, before any is made free: as the journal has them.
+    let mut digest = digests::load(connection, batch.stream, batch.segment)?;
+    let items = digest.take(&batch);
+    repeats::make_free(connection, &mut batch)?;
+    let rows = batch.rollups();
+    add_rollups(connection, &rows)?;
+    add_quota_use(connection, &batch)?;
+    if items > 0 {
+        keep_digest(connection, &batch, digest, items, &rows)?;
     }
+    requests::add(connection, &batch)?;
     let after = before.max(batch.last);
     connection
         .prepare_cached(
@@ -43,7 +47,27 @@ fn accept(connection: &Connection, batch: &Batch) -> Result<u64, Fault> {
              ON CONFLICT (stream) DO UPDATE SET watermark = excluded.watermark, through = max(through, excluded.through)",
         )?
         .execute((batch.stream.as_u128().to_be_bytes(), to_column(after), batch.through.as_micros()))?;
+    forget(connection, &batch)?;
     Ok(after)
+}
+
+fn keep_digest(
+    connection: &Connection,
+    batch: &Batch,
+    digest: Chain,
+    items: u64,
+    rows: &[(RollupKey, RollupDelta)],
+) -> Result<(), Fault> {
+    digests::store(connection, batch, digest, items)?;
+    digests::add_totals(connection, batch, rows)
+}
+
+/// What is kept for a time, in steps of more rows than a batch adds.
+fn forget(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    let step = batch.records.len().saturating_mul(2).saturating_add(64);
+    repeats::forget(connection, batch.through, step)?;
+    requests::forget(connection, batch.through, step)?;
+    digests::forget(connection, batch.through, step)
 }
 
 fn watermark(connection: &Connection, stream: StreamId) -> rusqlite::Result<u64> {
@@ -52,6 +76,69 @@ fn watermark(connection: &Connection, stream: StreamId) -> rusqlite::Result<u64>
         .query_row([stream.as_u128().to_be_bytes()], |row| units(row, 0))
         .optional()?;
     Ok(found.unwrap_or(0))
+}
+
+fn add_quota_use(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    // Negative where a batch credits more than it takes: the sum is of all batches.
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO counter_use (tag, period_start, tenant, units) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET units = units + excluded.units",
+    )?;
+    for ((tag, period), (tenant, units)) in quota_use(batch) {
+        statement.execute((tag.0.to_be_bytes(), period.as_micros(), tenant.as_u128().to_be_bytes(), units))?;
+    }
+    Ok(())
+}
+
+fn add_rollups(connection: &Connection, rows: &[(RollupKey, RollupDelta)]) -> rusqlite::Result<()> {
+    let days = days(connection, rows)?;
+    let mut hours = connection.prepare_cached(ADD_TO_HOUR)?;
+    for (key, delta) in rows {
+        add(&mut hours, key.bucket, key, *delta)?;
+    }
+    let mut by_day: Vec<(Timestamp, &RollupKey, RollupDelta)> = rows
+        .iter()
+        .filter_map(|(key, delta)| Some((days.get(&(key.tenant, key.bucket)).copied().flatten()?, key, *delta)))
+        .collect();
+    by_day.sort_by(|(day, key, _), (other_day, other, _)| in_day(*day, key).cmp(&in_day(*other_day, other)));
+    by_day.dedup_by(|(day, key, delta), (kept_day, kept, sum)| {
+        let same = in_day(*day, key) == in_day(*kept_day, kept);
+        if same {
+            sum.add(*delta);
+        }
+        same
+    });
+    let mut rows_of_days = connection.prepare_cached(ADD_TO_DAY)?;
+    for (day, key, delta) in by_day {
+        add(&mut rows_of_days, day, key, delta)?;
+    }
+    Ok(())
+}
+
+/// What tells rows of days apart, in the order of the table.
+fn in_day(day: Timestamp, key: &RollupKey) -> impl Ord + '_ {
+    let (meter, outcome, route) = (&*key.meter, &*key.outcome, &*key.route);
+    (key.tenant, meter, day, key.key, (outcome, key.limit.as_deref(), route, key.environment, key.user))
+}
+
+/// The day of each bucket. Before any row is stored, and bucket by bucket, as `TenantDays` wants them.
+fn days(
+    connection: &Connection,
+    rows: &[(RollupKey, RollupDelta)],
+) -> rusqlite::Result<HashMap<(TenantId, Timestamp), Option<Timestamp>>> {
+    let mut buckets: Vec<(TenantId, Timestamp)> = rows.iter().map(|(key, _)| (key.tenant, key.bucket)).collect();
+    buckets.sort_unstable();
+    buckets.dedup();
+    let mut found = HashMap::with_capacity(buckets.len());
+    let mut days: Option<TenantDays> = None;
+    for (tenant, bucket) in buckets {
+        let days = match days.take().filter(|days| days.tenant() == tenant) {
+            Some(same) => days.insert(same),
+            None => days.insert(TenantDays::load(connection, tenant)?),
+        };
+        found.insert((tenant, bucket), days.of(connection, bucket)?);
+    }
+    Ok(found)
 }
 
 /// The sum ends at the largest number that a column holds, instead of becoming a float.
@@ -72,14 +159,13 @@ const ADD_TO_HOUR: &str = add_sql!("rollup_hour");
 const ADD_TO_DAY: &str = add_sql!("rollup_day");
 
 fn add(
-    connection: &Connection,
-    sql: &'static str,
+    statement: &mut rusqlite::Statement<'_>,
     bucket: Timestamp,
     key: &RollupKey,
     delta: RollupDelta,
 ) -> rusqlite::Result<()> {
     let user = key.user.map(|user| user.as_u128().to_be_bytes());
-    connection.prepare_cached(sql)?.execute((
+    statement.execute((
         key.tenant.as_u128().to_be_bytes(),
         bucket.as_micros(),
         user.as_ref().map_or(&[][..], |bytes| &bytes[..]),

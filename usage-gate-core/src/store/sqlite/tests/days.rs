@@ -135,7 +135,7 @@ fn batch(first: u64, at: Timestamp, bucket: Timestamp, key: usize, kind: u8) -> 
         });
     }
     let (stream, meters) = (StreamId::from_u128(1), Meters::default());
-    Batch { stream, segment: 1, first, last: first, through: at, meters, records, refusals }
+    Batch { stream, segment: 1, first, last: first, through: at, meters, records, refusals, samples: Vec::new() }
 }
 
 /// Plays the steps into both stores, with buckets as the flusher computes them.
