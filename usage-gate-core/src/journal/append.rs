@@ -158,7 +158,7 @@ impl Appender {
 }
 
 /// Passes over slots, whichever segments they are in.
-fn pad_all(live: &[Segment], from: u64, to: u64) {
+pub(super) fn pad_all(live: &[Segment], from: u64, to: u64) {
     for segment in live {
         segment.pad_all(from.max(segment.first()), to.min(segment.end()));
     }

@@ -52,6 +52,12 @@ impl Files {
                 Err(_) => files.damaged.push(name),
             }
         }
+        for stream in files.streams() {
+            let first = stream.segments.last().map(Segment::first);
+            let id = stream.id;
+            drop(stream);
+            first.map_or(Ok(()), |first| files.cut(id, first))?;
+        }
         Ok(files)
     }
 
@@ -120,8 +126,7 @@ impl Files {
     pub(crate) fn expire(&mut self, now: Timestamp, retention: Duration, retention_bytes: u64) -> io::Result<()> {
         let retention = u64::try_from(retention.as_micros()).unwrap_or(u64::MAX);
         let latest = micros(now).saturating_sub(retention);
-        let old = |kept: &Kept| kept.segment.is_acked() && kept.segment.acked_at() <= latest;
-        while let Some(at) = self.kept.iter().position(old) {
+        while let Some(at) = self.oldest(|segment| segment.acked_at() <= latest) {
             self.remove_at(at)?;
         }
         while self.bytes > retention_bytes && self.remove_oldest_acked()? {}
@@ -144,11 +149,17 @@ impl Files {
     pub(crate) fn cut(&mut self, stream: StreamId, first: u64) -> io::Result<()> {
         let named = |kept: &Kept| kept.segment.stream() == stream.as_u128() && kept.segment.first() == first;
         let Some(at) = self.kept.iter().position(named) else { return Ok(()) };
-        let Some(ended) = self.kept.get(at).and_then(|kept| kept.segment.ended()) else { return Ok(()) };
+        let Some(segment) = self.kept.get(at).map(|kept| &kept.segment) else { return Ok(()) };
+        let Some(keep) = segment.ended().map(|ended| segment.words_to(ended)) else { return Ok(()) };
+        if segment.words().len() <= keep {
+            return Ok(());
+        }
+        // A file that is short, and does not say why, is damaged: the end comes first.
+        segment.words().sync()?;
         let Kept { segment, bytes } = self.kept.remove(at);
         self.bytes = self.bytes.saturating_sub(bytes);
-        let (name, keep) = (segment.file_name(), segment.words_to(ended));
-        let cut = if segment.words().len() > keep { self.area.cut(&name, segment.into_words(), keep) } else { Ok(()) };
+        let name = segment.file_name();
+        let cut = self.area.cut(&name, segment.into_words(), keep);
         self.keep(Segment::open(self.area.open(&name)?).map_err(io::Error::other)?)?;
         cut
     }
@@ -177,8 +188,18 @@ impl Files {
     }
 
     fn remove_oldest_acked(&mut self) -> io::Result<bool> {
-        let oldest = self.kept.iter().position(|kept| kept.segment.is_acked());
-        oldest.map_or(Ok(false), |at| self.remove_at(at).map(|()| true))
+        self.oldest(|_| true).map_or(Ok(false), |at| self.remove_at(at).map(|()| true))
+    }
+
+    /// The oldest segment that may go, of those that are meant.
+    fn oldest(&self, meant: impl Fn(&Segment) -> bool) -> Option<usize> {
+        let mut segments = self.kept.iter().map(|kept| &kept.segment).enumerate();
+        // B5: the last of a stream that is not sealed says which sequences were used, and stays.
+        let last = |at: usize, segment: &Segment| {
+            let next = self.kept.get(at + 1).map(|kept| kept.segment.stream());
+            next != Some(segment.stream()) && segment.ended().is_none()
+        };
+        segments.find(|(at, segment)| segment.is_acked() && meant(segment) && !last(*at, segment)).map(|(at, _)| at)
     }
 
     fn remove_at(&mut self, at: usize) -> io::Result<()> {

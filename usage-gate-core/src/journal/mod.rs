@@ -19,6 +19,8 @@ mod read;
 #[allow(dead_code)]
 mod record;
 #[allow(dead_code)]
+mod recovery;
+#[allow(dead_code)]
 mod schema;
 #[allow(dead_code)]
 mod segment;

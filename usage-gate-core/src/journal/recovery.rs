@@ -1,0 +1,284 @@
+//! A stream whose process is dead: its end is found, what was under way gets its records, and it is sealed.
+//!
+//! Nothing is under way here any more, so a slot that is not published never will be:
+//!
+//! 1. [`open`](DeadStream::open) looks for the last item that its CRC vouches for. What is not valid before it becomes pads, so that readers pass over it.
+//! 2. Seats and leases, which others read, are asked of it: [`contains`](DeadStream::contains) tells a seat whose record is there,
+//!    [`records`](DeadStream::records) what was taken of leases.
+//! 3. What is missing is appended behind the end, in this stream and not in the next one, so that its watermark is over all of it.
+//! 4. [`seal`](DeadStream::seal) ends it.
+//!
+//! Whoever is killed in the middle leaves a stream of which all this is true again.
+
+use std::io;
+
+use super::append::pad_all;
+use super::files::{Files, NewSegment};
+use super::keeper::end_stream;
+use super::read::read;
+use super::record::request_of;
+use super::segment::{Found, Segment};
+use super::slot::{Encoded, Kind};
+use crate::model::{RequestId, StreamId};
+use crate::store::UsageRecord;
+
+/// Items read at once.
+const CHUNK: usize = 4_096;
+
+/// How the life ended that wrote a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LifeEnd {
+    /// The process ended, and the kernel did not: whatever was stored is there.
+    Killed,
+    /// The kernel ended, or nobody knows: what was not synced may be missing, also of what the sink has.
+    PowerLost,
+}
+
+/// A stream that nobody writes any more.
+#[derive(Debug)]
+pub(crate) struct DeadStream<'a> {
+    files: &'a mut Files,
+    id: StreamId,
+    segments: Vec<Segment>,
+    text: String,
+    segment_bytes: u64,
+    /// The sequence behind the last item.
+    next: u64,
+}
+
+impl<'a> DeadStream<'a> {
+    /// Finds the end of a stream; `None` if it has no segments, or was sealed: then there is nothing to recover.
+    pub(crate) fn open(files: &'a mut Files, id: StreamId, ended: LifeEnd, segment_bytes: u64) -> Option<Self> {
+        let stream = files.streams().into_iter().find(|stream| stream.id == id && stream.sealed().is_none())?;
+        let segments = stream.segments;
+        let (last, text) = segments.last().map(|last| (last, last.text()))?;
+        if ended == LifeEnd::PowerLost {
+            // B5: the sink may have sequences up to the end of the last segment, although they are not here. This is the first thing that is written, so that
+            // another recovery, which may know less, sees the same end.
+            last.pad(last.end().saturating_sub(1), 1);
+        }
+        let next = fill_holes(&segments, ended);
+        Some(Self { files, id, segments, text, segment_bytes, next })
+    }
+
+    /// Whether the record of this request is at this sequence, or was there: a segment goes only if the sink has it (B6).
+    ///
+    /// The sequence alone proves nothing: a recovery that was killed may have put another record there.
+    pub(crate) fn contains(&self, sequence: u64, request: RequestId) -> bool {
+        let oldest = self.segments.first().map_or(1, Segment::first);
+        if sequence < oldest {
+            return sequence > 0;
+        }
+        self.segments.iter().filter(|segment| segment.holds(sequence, 1)).any(|segment| {
+            let Found::Item(head) = segment.verified_at(sequence) else { return false };
+            head.kind == Kind::Record && request_of(&segment.read(sequence, head.slots)) == request.as_u128()
+        })
+    }
+
+    /// All records of the stream that are still there, the appended ones included.
+    pub(crate) fn records(&self) -> impl Iterator<Item = UsageRecord> {
+        let mut next = 1;
+        let chunks = std::iter::from_fn(move || {
+            let chunk = read(&self.segments, next, CHUNK)?;
+            next = chunk.last.saturating_add(1);
+            Some(chunk.records)
+        });
+        chunks.flatten()
+    }
+
+    /// The sequence that the next item will have, if it is of this size: its seat can write it down first.
+    ///
+    /// # Errors
+    /// No space for another segment; what the system says.
+    pub(crate) fn place(&mut self, slots: u64) -> io::Result<u64> {
+        if !self.segments.iter().any(|segment| segment.holds(self.next, slots)) {
+            let end = self.segments.last().map_or(self.next, Segment::end);
+            pad_all(&self.segments, self.next, end);
+            let new = NewSegment { stream: self.id, first: end, text: &self.text, bytes: self.segment_bytes };
+            // Few records are missing, and without them nothing can go on: they may take more than the journal otherwise may.
+            self.segments.push(self.files.create(new, u64::MAX)?);
+            self.next = end;
+        }
+        Ok(self.next)
+    }
+
+    /// Appends an item, and gives its sequence: the one that [`place`](Self::place) gave.
+    ///
+    /// # Errors
+    /// As for [`place`](Self::place).
+    pub(crate) fn append(&mut self, item: &Encoded) -> io::Result<u64> {
+        let sequence = self.place(item.slots())?;
+        for segment in self.segments.iter().filter(|segment| segment.holds(sequence, item.slots())) {
+            segment.publish(sequence, item);
+        }
+        self.next = sequence.saturating_add(item.slots());
+        Ok(sequence)
+    }
+
+    /// Makes what was appended survive power loss: before a seat is freed for it, with durability `disk`.
+    ///
+    /// # Errors
+    /// What the system says. The start must not go on then.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.segments.last().map_or(Ok(()), |last| last.words().sync())
+    }
+
+    /// Ends the stream, and cuts its last file to what is in it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn seal(self) -> io::Result<()> {
+        let Self { files, id, segments, next, .. } = self;
+        end_stream(files, &segments, next)?;
+        let ended = segments.iter().filter(|segment| segment.ended().is_some()).map(Segment::first).max();
+        drop(segments);
+        ended.map_or(Ok(()), |first| files.cut(id, first))
+    }
+}
+
+/// Fills with pads what is not valid before the last valid item, and says where that ends.
+fn fill_holes(segments: &[Segment], ended: LifeEnd) -> u64 {
+    let start = |segment: &Segment| match ended {
+        // B2: what the sink has was published without a hole, and is still there.
+        LifeEnd::Killed => segment.acked().saturating_add(1).max(segment.first()),
+        LifeEnd::PowerLost => segment.first(),
+    };
+    let mut end = segments.first().map_or(1, Segment::first);
+    for segment in segments {
+        let mut at = start(segment);
+        if at > segment.first() {
+            end = end.max(at);
+        }
+        while at < segment.end() {
+            if let Found::Item(head) = segment.verified_at(at) {
+                pad_all(segments, end, at);
+                at = at.saturating_add(head.slots);
+                end = at;
+            } else {
+                at = at.saturating_add(1);
+            }
+        }
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keeper::tests::{at, journal, options, record, requests};
+    use super::super::read::Stream;
+    use super::*;
+    use crate::mapped::Area;
+
+    const STREAM: StreamId = StreamId::from_u128(1);
+
+    fn request(number: u128) -> RequestId {
+        RequestId::from_u128(number)
+    }
+
+    fn sealed(area: &Area) -> Vec<u128> {
+        let files = Files::open(area.clone()).unwrap();
+        let stream = files.streams().remove(0);
+        let (found, next) = requests(|from| stream.read(from, 3), 1);
+        assert_eq!(Some(next), stream.sealed());
+        found
+    }
+
+    /// A life that is killed while the places of some records are under way.
+    fn killed(area: &Area, slots: u64, records: u128, under_way: impl Fn(u128) -> bool) -> Vec<u64> {
+        let journal = journal(area, slots);
+        let mut sequences = Vec::new();
+        for number in 0..records {
+            assert!(journal.reserve());
+            let place = journal.begin(2).unwrap();
+            sequences.push(place.sequence());
+            if under_way(number) {
+                // Nothing is done when the process ends.
+                std::mem::forget(place);
+            } else {
+                place.publish(&record(number));
+            }
+            journal.maintain(at(2));
+        }
+        sequences
+    }
+
+    #[test]
+    fn holes_are_passed_over_and_what_was_in_them_comes_behind_the_end() {
+        for slots in 16..32 {
+            let area = Area::memory();
+            let lost = |number| number % 5 == 2 || number > 27;
+            let sequences = killed(&area, slots, 30, lost);
+            let mut files = Files::open(area.clone()).unwrap();
+            let mut dead = DeadStream::open(&mut files, STREAM, LifeEnd::Killed, options(slots).segment_bytes).unwrap();
+            for (number, sequence) in (0..).zip(sequences) {
+                assert_eq!(dead.contains(sequence, request(number)), !lost(number));
+            }
+            let whole = (0..30).filter(|number| !lost(*number));
+            assert!(dead.records().map(|record| record.request.as_u128()).eq(whole.clone()));
+            let missing = (0..30).filter(|number| lost(*number));
+            for number in missing.clone() {
+                let place = dead.place(record(number).slots()).unwrap();
+                assert_eq!(dead.append(&record(number)).unwrap(), place);
+                assert!(dead.contains(place, request(number)));
+            }
+            dead.seal().unwrap();
+            assert!(DeadStream::open(&mut files, STREAM, LifeEnd::Killed, 4_096).is_none(), "it is sealed");
+            assert_eq!(sealed(&area), whole.chain(missing).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn b5_after_a_power_loss_no_sequence_is_used_again_that_the_sink_may_have() {
+        let area = Area::memory();
+        let journal = journal(&area, 64);
+        for number in 0..10 {
+            assert!(journal.reserve());
+            journal.append(&record(number)).unwrap();
+            if number == 4 {
+                let mut wish = journal.wish_sync(1);
+                journal.sync_waiting().unwrap();
+                assert_eq!(wish.try_recv(), Ok(()));
+            }
+        }
+        let watermark = journal.next() - 1;
+        drop(journal);
+        for name in area.list().unwrap() {
+            area.open(&name).unwrap().lose_power(|| false);
+        }
+        let mut files = Files::open(area.clone()).unwrap();
+        let bytes = options(64).segment_bytes;
+        let mut dead = DeadStream::open(&mut files, STREAM, LifeEnd::PowerLost, bytes).unwrap();
+        assert!(dead.append(&record(99)).unwrap() > watermark);
+        dead.seal().unwrap();
+        assert_eq!(sealed(&area), [0, 1, 2, 3, 4, 99]);
+    }
+
+    #[test]
+    fn files_are_cut_to_what_is_in_them() {
+        let folder = std::env::temp_dir().join(format!("usage-gate-recovery-{}", uuid::Uuid::now_v7()));
+        let area = Area::folder(&folder).unwrap();
+        killed(&area, 512, 5, |number| number == 1);
+        let mut files = Files::open(area.clone()).unwrap();
+        let dead = DeadStream::open(&mut files, STREAM, LifeEnd::Killed, options(512).segment_bytes).unwrap();
+        dead.seal().unwrap();
+        assert!(files.bytes() < 2_048, "{} bytes", files.bytes());
+        assert_eq!(sealed(&area), [0, 2, 3, 4]);
+        let dumped = Stream::all(&area).unwrap().0;
+        assert_eq!(requests(|from| dumped[0].read(from, 3), 1).0, [0, 2, 3, 4]);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn files_that_were_never_begun_go_and_damaged_ones_stay_and_are_named() {
+        let area = Area::memory();
+        killed(&area, 64, 5, |_| false);
+        area.create(&super::super::segment::file_name(1, 65), 512).unwrap();
+        let damaged = super::super::segment::file_name(2, 1);
+        area.create(&damaged, 512).unwrap()[0].store(5, std::sync::atomic::Ordering::Relaxed);
+        let mut files = Files::open(area.clone()).unwrap();
+        assert_eq!((files.damaged(), files.segments()), (&[damaged.clone()][..], 1));
+        DeadStream::open(&mut files, STREAM, LifeEnd::Killed, 4_096).unwrap().seal().unwrap();
+        assert_eq!(sealed(&area), [0, 1, 2, 3, 4]);
+        assert!(area.open(&damaged).is_ok());
+    }
+}
