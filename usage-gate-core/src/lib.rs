@@ -13,8 +13,7 @@ mod feed;
 mod flush;
 mod gate;
 mod invariant;
-mod journal;
-#[allow(dead_code)]
+pub mod journal;
 mod kernel;
 mod lease;
 pub mod management;
@@ -31,6 +30,7 @@ pub mod secret;
 pub mod store;
 mod sync;
 
-pub use gate::{BuildError, GateNumbers, GateStatus, UsageGate, UsageGateBuilder};
+pub use gate::{BuildError, GateNumbers, GateStatus, JournalConfig, UsageGate, UsageGateBuilder, WhenFull};
+pub use journal::JournalDurability;
 pub use management::ManagementError;
 pub use mapped::{FolderLock, LockError};

@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     lease_calls: [Counter; 2],
     records: Counter,
     unshipped: Gauge,
+    journal_bytes: Gauge,
+    flush_duration: Histogram,
     seats: Gauge,
     flush_failures: Counter,
     undeclared: Counter,
@@ -65,6 +67,8 @@ impl Metrics {
                 .map(|result| counter!("usage_gate_lease_calls_total", "store" => "quotas", "result" => result)),
             records: counter!("usage_gate_journal_records_total"),
             unshipped: gauge!("usage_gate_journal_unshipped_records"),
+            journal_bytes: gauge!("usage_gate_journal_bytes"),
+            flush_duration: histogram!("usage_gate_flush_duration_seconds"),
             seats: gauge!("usage_gate_seats"),
             flush_failures: counter!("usage_gate_store_errors_total", "store" => "usage"),
             undeclared: counter!("usage_gate_undeclared_meter_total"),
@@ -90,6 +94,12 @@ impl Metrics {
         let route = route.and_then(|route| self.routes.get(route.position())).map_or("", |name| name);
         let outcome = format!("refused:{}", code.as_str());
         counter!("usage_gate_requests_total", "route" => route.to_owned(), "outcome" => outcome).increment(1);
+    }
+
+    /// A request that was served without a record.
+    pub(crate) fn unrecorded(&self, route: RouteIndex) {
+        let route = self.routes.get(route.position()).map_or("", |name| name);
+        counter!("usage_gate_unrecorded_requests_total", "route" => route.to_owned()).increment(1);
     }
 
     pub(crate) fn gate_took(&self, nanos: u64) {
@@ -119,16 +129,19 @@ impl Metrics {
         self.records.increment(u64::try_from(records).unwrap_or(u64::MAX));
     }
 
-    pub(crate) fn flushed(&self, ok: bool) {
+    pub(crate) fn flushed(&self, ok: bool, nanos: u64) {
+        self.flush_duration.record(f64::from(u32::try_from(nanos).unwrap_or(u32::MAX)) * 1e-9);
         if !ok {
             self.flush_failures.increment(1);
         }
     }
 
-    pub(crate) fn gauges(&self, seats: usize, unshipped: usize) {
-        let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        self.seats.set(number(seats));
+    pub(crate) fn gauges(&self, seats: usize, unshipped: u64, journal_bytes: u64) {
+        let number = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        self.seats.set(number(u64::try_from(seats).unwrap_or(u64::MAX)));
         self.unshipped.set(number(unshipped));
+        // Kibibytes fit 32 bits up to 4 TiB, and are exact as a float.
+        self.journal_bytes.set(number(journal_bytes / 1_024) * 1_024.0);
     }
 
     pub(crate) fn abuse(&self, action: AbuseAction) {

@@ -13,10 +13,12 @@ use smallvec::SmallVec;
 use super::caller::{Applied, CompiledLimit};
 use super::{Caller, Code, Head, Refusal, Standing};
 use crate::clock::Monotonic;
-use crate::gate::GateCore;
+use crate::gate::{GateCore, WhenFull};
 use crate::lease::{Counter, CounterState, LeaseEntry, RateTaken};
 use crate::model::{Environment, RequestId, Timestamp, WhenExceeded};
 use crate::routes::RouteIndex;
+use crate::seat::{Seat, SeatContents};
+use crate::store::QuotaUse;
 
 /// A request that may be forwarded: it holds a seat and units of every limit that applies.
 ///
@@ -31,11 +33,15 @@ pub struct Admitted {
     pub(crate) started: Monotonic,
     pub(crate) client: Option<IpAddr>,
     pub(crate) taken: TakenUnits,
+    /// Its seat; none where the host declared that it goes on without a journal.
+    pub(crate) seat: Option<Seat>,
     pub(crate) settled: bool,
 }
 
 /// Three inline: a rate, a quota and a slot are what plans have; the struct is moved several times a request.
 pub(crate) type TakenUnits = SmallVec<[Taken; 3]>;
+/// What leases count of a request.
+pub(crate) type QuotaUses = SmallVec<[QuotaUse; 3]>;
 /// What undoes the rates, by the place of their limit; needed until all limits are taken.
 type RatesTaken = SmallVec<[(usize, RateTaken); 2]>;
 
@@ -78,7 +84,8 @@ pub(super) type ShortOf = SmallVec<[(Arc<Counter>, u64); 2]>;
 pub(super) const TRIES: usize = 64;
 impl GateCore {
     pub(super) fn try_admit(self: &Arc<Self>, head: &Head, caller: &Arc<Caller>, route: RouteIndex) -> Attempt {
-        if !self.recorder.take_seat() {
+        let seat = self.recorder.take_seat();
+        if seat.is_none() && self.when_full == WhenFull::Refuse {
             let detail = "usage cannot be recorded at the moment; nothing was spent";
             let refusal = Refusal::new(Code::JournalUnavailable, detail).retry_after(1);
             return Attempt::Stopped(Box::new(Stop::Refused(refusal)));
@@ -87,7 +94,7 @@ impl GateCore {
         match tried {
             Ok(taken) => {
                 self.callers.note_use(caller, head.at);
-                Attempt::Admitted(Admitted {
+                let mut admitted = Admitted {
                     gate: Arc::clone(self),
                     caller: Arc::clone(caller),
                     route,
@@ -96,11 +103,16 @@ impl GateCore {
                     started: head.now,
                     client: head.client,
                     taken,
+                    seat,
                     settled: false,
-                })
+                };
+                admitted.sit_down();
+                Attempt::Admitted(admitted)
             }
             Err(stop) => {
-                self.recorder.leave_seat();
+                if let Some(seat) = seat {
+                    self.recorder.leave_seat(seat);
+                }
                 Attempt::Stopped(stop)
             }
         }
@@ -269,6 +281,14 @@ pub(super) fn with_counter<T>(
     }
 }
 
+/// The same for what was taken.
+pub(super) fn with_counter_of<T>(admitted: &Admitted, one: &Taken, f: impl FnOnce(&Arc<Counter>) -> T) -> Option<T> {
+    match &one.counter {
+        Some(counter) => Some(f(counter)),
+        None => with_counter(&admitted.gate, &admitted.caller, one.at, None, f),
+    }
+}
+
 fn take_slot(open: &AtomicU64, most: u64) -> bool {
     open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < most).then_some(open + 1)).is_ok()
 }
@@ -278,6 +298,74 @@ pub(super) fn free_slot(open: &AtomicU64) {
 }
 
 impl Admitted {
+    /// B1, B7: the seat knows all that a crash has to know before anything is forwarded.
+    fn sit_down(&mut self) {
+        let quotas = self.quotas_held();
+        let Some(seat) = &mut self.seat else { return };
+        let caller = &self.caller;
+        seat.forward(&SeatContents {
+            request: self.request,
+            at: self.at,
+            tenant: caller.tenant,
+            key: caller.key,
+            user: caller.user,
+            environment: caller.environment,
+            route: self.route,
+            bucket: caller.bucket(self.at),
+            cost: self.gate.routes.route(self.route).map_or(&[], |route| &route.cost),
+            quotas: &quotas,
+        });
+    }
+
+    /// What leases count of this request by now.
+    fn quotas_held(&self) -> QuotaUses {
+        let mut uses = QuotaUses::new();
+        for one in &self.taken {
+            let TakenWhat::Quota(entry, held) = &one.what else { continue };
+            with_counter_of(self, one, |counter| {
+                let CounterState::Quota(quota) = &counter.state else { return };
+                let period = match entry {
+                    Some(entry) => Some(entry.period),
+                    None => self
+                        .caller
+                        .plan
+                        .limits
+                        .get(one.at)
+                        .and_then(|compiled| self.gate.period_of(compiled, quota, self.started)),
+                };
+                uses.extend(period.map(|period| QuotaUse {
+                    lease: entry.as_ref().map_or(0, |entry| entry.lease.tag()),
+                    counter: counter.tag,
+                    period: period.start,
+                    units: i64::try_from(*held).unwrap_or(i64::MAX),
+                }));
+            });
+        }
+        uses
+    }
+
+    /// B2: a head with this status is about to be released.
+    pub fn head(&self, status: u16) {
+        if let Some(seat) = &self.seat {
+            let route = self.gate.routes.route(self.route);
+            seat.head(status, route.is_none_or(|route| route.bill_on.bills(status)));
+        }
+    }
+
+    /// So many bytes of both bodies have passed, and are about to be released.
+    pub fn progress(&self, bytes_in: u64, bytes_out: u64) {
+        if let Some(seat) = &self.seat {
+            seat.progress(bytes_in, bytes_out);
+        }
+    }
+
+    /// So many tokens were counted up to now.
+    pub fn tokens(&self, input: u64, output: u64) {
+        if let Some(seat) = &self.seat {
+            seat.tokens(input, output);
+        }
+    }
+
     /// The caller.
     #[must_use]
     pub const fn caller(&self) -> &Arc<Caller> {

@@ -7,6 +7,8 @@ use crate::clock::Monotonic;
 use crate::gate::GateCore;
 use crate::lease::{Counter, CounterState, LeaseEntry, QuotaCounter};
 use crate::model::{MeterIndex, WhenExceeded};
+use crate::seat::Seat;
+use crate::store::{CounterTag, QuotaUse};
 
 impl Admitted {
     /// Holds `total` units of every quota of this meter, if it holds fewer; without waiting.
@@ -25,10 +27,13 @@ impl Admitted {
             }
             let blocks = compiled.limit.when_exceeded == WhenExceeded::Block;
             let gate = &self.gate;
+            let seat = self.seat.as_ref();
             let mut take = |counter: &Arc<Counter>| {
                 let CounterState::Quota(quota) = &counter.state else { return true };
+                let before = (entry.clone(), *held);
                 if take_more(quota, entry, *held, total, now) {
                     *held = total;
+                    note(seat, counter.tag, &before, (entry.as_ref(), total));
                     if quota.runs_low() {
                         gate.queue.ask_for(counter);
                     }
@@ -47,6 +52,21 @@ impl Admitted {
         }
         enough
     }
+}
+
+/// Notes in the seat what leases count now, so that a crash forgets none of it.
+fn note(
+    seat: Option<&Seat>,
+    counter: CounterTag,
+    before: &(Option<Arc<LeaseEntry>>, u64),
+    after: (Option<&Arc<LeaseEntry>>, u64),
+) {
+    let (Some(seat), (Some(old), held), (Some(new), total)) = (seat, before, after) else { return };
+    let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
+    let used =
+        |entry: &LeaseEntry, units| QuotaUse { lease: entry.lease.tag(), counter, period: entry.period.start, units };
+    seat.raise(&used(new, signed(total)));
+    seat.raise(&used(old, -signed(*held)));
 }
 
 /// Takes the difference of the same lease, or the whole of another one of the same period.

@@ -17,6 +17,7 @@ mod caller;
 mod credential;
 mod extend;
 mod guard;
+mod limit_state;
 mod refusal;
 mod retry;
 mod settle;
@@ -35,7 +36,8 @@ pub use caller::{Caller, IdentityHeaders};
 pub(crate) use caller::{CallerCache, FillError};
 pub(crate) use credential::Credentials;
 pub(crate) use guard::Guard;
-pub use refusal::{Code, LimitState, Refusal};
+pub use limit_state::LimitState;
+pub use refusal::{Code, Refusal};
 pub use retry::RetryHasher;
 pub use settle::{End, Settlement};
 pub use standing::Standing;
@@ -46,6 +48,7 @@ use crate::gate::GateCore;
 use crate::model::{MeterIndex, RequestId, Timestamp};
 use crate::routes::{Auth, Cors, Matched, RouteIndex};
 use crate::secret::PresentedKey;
+use crate::store::RefusalSample;
 
 /// What the decision sees of a request.
 #[derive(Debug, Clone, Copy)]
@@ -272,6 +275,20 @@ impl GateCore {
         if let Some(caller) = &caller {
             let limit = refusal.violated.first().map(|state| Arc::from(state.limit.name.as_str()));
             self.refusals.count(caller, route, refusal.code, limit, head.at);
+            self.samples.keep(|| RefusalSample {
+                at: head.at,
+                request: head.request,
+                tenant: caller.tenant,
+                key: caller.key,
+                user: caller.user,
+                environment: caller.environment,
+                route: route
+                    .and_then(|route| self.routes.route(route))
+                    .map_or_else(|| "".into(), |r| Arc::clone(&r.name)),
+                code: refusal.code.as_str().into(),
+                status: refusal.code.status(),
+                violated: serde_json::to_string(&refusal.violated).unwrap_or_else(|_| "[]".to_owned()),
+            });
         }
         Box::new(Refused { refusal, caller, route, request: head.request, standings })
     }

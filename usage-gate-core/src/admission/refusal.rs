@@ -1,11 +1,8 @@
 //! Why a request is refused: the table of codes, and what goes with them.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use crate::model::{Limit, Timestamp};
-use crate::period::Period;
-use crate::store::WindowState;
+use super::LimitState;
 
 /// Every code of a refusal, with its status and title in one table.
 macro_rules! codes {
@@ -110,52 +107,6 @@ impl Code {
             }
             code => format!("urn:usage-gate:problem:{}", code.as_str()).into(),
         }
-    }
-}
-
-/// One limit as it stands for a subject; members as in the contract.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LimitState {
-    /// The limit, as the plan has it.
-    pub limit: Arc<Limit>,
-    /// Whose counter: a tenant's, user's or key's id, or an address.
-    pub subject: String,
-    /// The subject's name, where a view over several shows the tightest.
-    pub subject_name: Option<String>,
-    /// How many subjects there are, in such a view.
-    pub subjects: Option<u64>,
-    /// Units that may be used: the quota, the burst, or the requests that may be open.
-    pub ceiling: u64,
-    /// Spent, as far as is known; for concurrency what is open.
-    pub used: u64,
-    /// Leased or in flight.
-    pub reserved: u64,
-    /// The period, for quotas.
-    pub period: Option<Period>,
-    /// When the period ends, or when the refused cost would pass.
-    pub resets_at: Option<Timestamp>,
-}
-
-impl LimitState {
-    /// `max(0, limit - used - reserved)`.
-    #[must_use]
-    pub const fn remaining(&self) -> u64 {
-        self.ceiling.saturating_sub(self.used).saturating_sub(self.reserved)
-    }
-
-    /// Takes over what the authority knows of a quota.
-    pub(crate) fn fill(&mut self, window: &WindowState) {
-        self.ceiling = window.cap;
-        self.used = window.used;
-        self.reserved = window.reserved();
-        self.period = Some(window.period);
-        self.resets_at = Some(window.period.end);
-    }
-
-    /// `max(0, used + reserved - limit)`.
-    #[must_use]
-    pub const fn over(&self) -> u64 {
-        self.used.saturating_add(self.reserved).saturating_sub(self.ceiling)
     }
 }
 

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::admit::{Admitted, TakenWhat, free_slot, with_counter};
+use super::admit::{Admitted, QuotaUses, TakenWhat, free_slot, with_counter_of};
 use crate::clock::Monotonic;
 use crate::invariant::invariant;
-use crate::journal::Recorded;
-use crate::lease::{Counter, CounterState};
+use crate::journal::{Record, Synced};
+use crate::lease::{Booking, Counter, CounterState, Forfeit};
 use crate::model::{Environment, MeterIndex};
-use crate::store::{Measured, Outcome, UnitTotals};
+use crate::period::Period;
+use crate::store::{CounterTag, LeaseId, Measured, Outcome, QuotaUse, UnitTotals};
 
 /// How the exchange with the client ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,29 +43,63 @@ pub struct Settlement<'a> {
 }
 
 impl Admitted {
-    /// Settles the request.
-    pub fn settle(mut self, settlement: &Settlement<'_>) {
-        self.settle_once(settlement);
+    /// Settles the request: its record is in the journal when this returns.
+    ///
+    /// With durability `disk` there is something to wait for before the last frame of the response is released.
+    pub fn settle(mut self, settlement: &Settlement<'_>) -> Option<Synced> {
+        let sequence = self.settle_once(settlement)?;
+        self.gate.recorder.synced(sequence)
     }
 
-    fn settle_once(&mut self, settlement: &Settlement<'_>) {
+    /// Gives the place of the record in the journal, if it has one.
+    fn settle_once(&mut self, settlement: &Settlement<'_>) -> Option<u64> {
         if self.settled {
-            return;
+            return None;
         }
         self.settled = true;
         let now = self.gate.clock.monotonic();
         let (outcome, units) = self.judge(settlement, now);
-        self.settle_limits(outcome, &units, now);
         self.gate.metrics.served(self.route, outcome);
-        self.gate.recorder.publish(Recorded {
+        let Some(seat) = self.seat.take() else {
+            self.settle_unrecorded(outcome, &units, now);
+            return None;
+        };
+        let quotas = self.settle_limits(outcome, &units, now);
+        let caller = &self.caller;
+        let record = Record {
             request: self.request,
             at: self.at,
-            caller: Arc::clone(&self.caller),
-            route: self.route,
+            tenant: caller.tenant,
+            user: caller.user,
+            key: caller.key,
+            environment: caller.environment,
+            route: u16::try_from(self.route.position()).ok(),
             status: settlement.status.unwrap_or(0),
             outcome,
-            units,
-        });
+            measured: settlement.measured,
+            bucket: caller.bucket(self.at),
+            units: &units,
+            quotas: &quotas,
+            retry: settlement.retry,
+        };
+        self.gate.recorder.publish(seat, &record)
+    }
+
+    /// The host declared that it goes on while the journal is full: nothing is billed, and what was taken of quotas is kept in mind.
+    fn settle_unrecorded(&mut self, outcome: Outcome, units: &UnitTotals, now: Monotonic) {
+        self.gate.metrics.unrecorded(self.route);
+        let mut counters = Vec::new();
+        for one in &self.taken {
+            with_counter_of(self, one, |counter| counters.push((counter.tag, counter.id.clone())));
+        }
+        for quota in self.settle_limits(outcome, units, now) {
+            let counter = counters.iter().find(|(tag, _)| *tag == quota.counter);
+            if let (Some((_, counter)), Ok(units)) = (counter, u64::try_from(quota.units)) {
+                let period = Period { start: quota.period, end: quota.period };
+                let lease = LeaseId::from_u128(u128::from(quota.lease));
+                self.gate.unrecorded.add(Forfeit { lease, counter: counter.clone(), period, units });
+            }
+        }
     }
 
     fn judge(&self, settlement: &Settlement<'_>, now: Monotonic) -> (Outcome, UnitTotals) {
@@ -91,7 +126,9 @@ impl Admitted {
         (outcome, units)
     }
 
-    fn settle_limits(&mut self, outcome: Outcome, units: &UnitTotals, now: Monotonic) {
+    /// Settles every limit. Gives what leases count of the request in the end: what was taken at the door, and where the difference was booked.
+    fn settle_limits(&mut self, outcome: Outcome, units: &UnitTotals, now: Monotonic) -> QuotaUses {
+        let mut uses = self.quotas_held();
         for one in std::mem::take(&mut self.taken) {
             let Some(compiled) = self.caller.plan.limits.get(one.at) else { continue };
             let actual = units.of(compiled.meter);
@@ -110,7 +147,8 @@ impl Admitted {
                     let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
                     let began = self.started;
                     let period = || self.gate.period_of(compiled, quota, began);
-                    quota.adjust(entry.as_ref(), signed(*held).saturating_sub(signed(owed)), period);
+                    let booked = quota.adjust(entry.as_ref(), signed(*held).saturating_sub(signed(owed)), period);
+                    book(&mut uses, counter.tag, booked);
                     if owed > *held && quota.runs_low() {
                         self.gate.queue.ask_for(counter);
                     }
@@ -121,13 +159,19 @@ impl Admitted {
                 }
                 _ => {}
             };
-            match &one.counter {
-                Some(counter) => settle(counter),
-                None => {
-                    with_counter(&self.gate, &self.caller, one.at, None, settle);
-                }
-            }
+            with_counter_of(self, &one, settle);
         }
+        uses.retain(|one| one.units != 0);
+        uses
+    }
+}
+
+/// B9: a difference is cited where it was booked.
+fn book(uses: &mut QuotaUses, counter: CounterTag, booked: Booking) {
+    let Some(of_counter) = uses.iter().find(|one| one.counter == counter).copied() else { return };
+    match uses.iter_mut().find(|one| one.counter == counter && one.lease == booked.lease) {
+        Some(one) => one.units = one.units.saturating_add(booked.used),
+        None => uses.push(QuotaUse { lease: booked.lease, units: booked.used, ..of_counter }),
     }
 }
 

@@ -1,182 +1,254 @@
-//! The task that ships: takes records from the recorder, numbers them, gives them to the sink, and trusts only its watermark.
+//! The task that ships: does what the [flusher](super::flusher) says, with the journal at one end and the sink at the other. It decides nothing.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::flusher::{Effect, Event, Flusher, Range};
 use crate::clock::Clock;
-use crate::journal::{Recorder, Refusals};
+use crate::journal::{Recorder, Refusals, Refused, Samples, Stream, Unrecorded, of_record};
 use crate::metrics::Metrics;
-use crate::model::{Meters, StreamId, TenantId, Timestamp};
-use crate::period::bucket_start;
-use crate::routes::Routes;
-use crate::store::{Batch, RefusalSum, StoreError, UsageRecord, UsageSink};
+use crate::model::{StreamId, Timestamp};
+use crate::store::{Batch, StoreError, StoreErrorKind, UsageSink};
 
-/// Records in one batch, at most: a bound on the sink's transaction.
-const MOST_RECORDS: usize = 32_768;
+/// Items in one batch, at most: a bound on the sink's transaction.
+const MOST_ITEMS: usize = 32_768;
+/// Between two looks when all is shipped.
+const TICK: Duration = Duration::from_secs(1);
 
-/// The flusher of this process life's stream.
+/// Ships the streams of this node.
 #[derive(Debug)]
-pub(crate) struct Flusher {
+pub(crate) struct Shipper {
     pub(crate) sink: Arc<dyn UsageSink>,
-    pub(crate) stream: StreamId,
     pub(crate) clock: Clock,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) refusals: Arc<Refusals>,
-    pub(crate) routes: Arc<Routes>,
-    pub(crate) meters: Meters,
+    pub(crate) samples: Arc<Samples>,
+    pub(crate) unrecorded: Arc<Unrecorded>,
     pub(crate) metrics: Arc<Metrics>,
     /// Whether the sink failed last.
     pub(crate) away: AtomicBool,
-    /// The batch whose outcome is unknown, and the last sequence given out. One flush at a time.
-    pub(crate) progress: tokio::sync::Mutex<Progress>,
+    /// One flush at a time.
+    pub(crate) turn: tokio::sync::Mutex<Turn>,
 }
 
-/// How far the stream has been shipped.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    last: u64,
+/// How far everything is.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    flusher: Flusher,
+    /// Streams of earlier lives that are not drained.
+    dead: Vec<Stream>,
+    /// What is offered to the sink, until it has it.
+    batch: Option<Batch>,
+    /// Up to when the living stream is known to be shipped.
     through: Timestamp,
-    unacknowledged: Option<Batch>,
 }
 
-impl Flusher {
+/// When to look again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// After a tick, or when there is much.
+    Rest,
+    /// Not before so long.
+    Pause(Duration),
+    Never,
+}
+
+impl Turn {
+    /// Before anything is shipped: `dead` are the streams that earlier lives left.
+    pub(crate) fn new(dead: Vec<Stream>, living: StreamId) -> Self {
+        let flusher = Flusher::new(dead.iter().map(|stream| stream.id), living);
+        Self { flusher, dead, batch: None, through: Timestamp::default() }
+    }
+}
+
+impl Shipper {
     /// Runs until the future is dropped.
     pub(crate) async fn run(&self) {
-        let mut pause = Duration::from_secs(1);
+        let mut next = Next::Rest;
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                // While the sink is away a full queue is no reason to press it.
-                () = self.recorder.half_full(), if !self.away.load(Ordering::Relaxed) => {}
+            match next {
+                Next::Never => return,
+                Next::Pause(pause) => tokio::time::sleep(pause).await,
+                Next::Rest => tokio::select! {
+                    () = tokio::time::sleep(TICK) => {}
+                    () = self.recorder.many() => {}
+                },
             }
-            match self.flush().await {
-                Ok(()) => pause = Duration::from_secs(1),
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn Error, retry_in = ?pause, "usage is kept and will be shipped again");
-                    pause = (pause * 2).min(Duration::from_secs(10));
+            next = match self.ship(Event::Woken).await {
+                Ok(next) => next,
+                Err((error, next)) => {
+                    let retry_in = if let Next::Pause(pause) = next { pause } else { TICK };
+                    tracing::warn!(error = &error as &dyn Error, ?retry_in, "usage is kept and will be shipped again");
+                    next
                 }
-            }
+            };
         }
     }
 
     /// Ships all that was recorded before the call.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
-        let mut progress = self.progress.lock().await;
-        loop {
-            // A batch that was left over says nothing of what came since: another follows it.
-            let fresh = progress.unacknowledged.is_none();
-            if fresh {
-                let batch = self.next_batch(&progress);
-                progress.last = batch.last;
-                progress.through = batch.through;
-                progress.unacknowledged = Some(batch);
-            }
-            let Some(batch) = &progress.unacknowledged else { return Ok(()) };
-            let records = batch.records.len();
-            let outcome = self.ship(batch).await;
-            self.away.store(outcome.is_err(), Ordering::Relaxed);
-            self.metrics.flushed(outcome.is_ok());
-            outcome?;
-            progress.unacknowledged = None;
-            self.recorder.shipped(records);
-            if fresh && records < MOST_RECORDS {
-                return Ok(());
-            }
-        }
+        self.ship(Event::Asked).await.map(|_| ()).map_err(|(error, _)| error)
     }
 
-    async fn ship(&self, batch: &Batch) -> Result<(), StoreError> {
-        if self.away.load(Ordering::Relaxed) && batch.last >= batch.first {
-            // B4: after an unknown outcome only the watermark tells whether the batch is in.
-            if self.sink.watermark(self.stream).await? >= batch.last {
-                return Ok(());
-            }
-        }
-        self.sink.accept(batch).await.map(|_| ())
-    }
-
-    fn next_batch(&self, progress: &Progress) -> Batch {
-        let last = progress.last;
-        // Read before the records are taken: what was settled before this instant is in the batch.
-        let now = self.clock.wall();
-        let mut buckets = Buckets::default();
-        let taken = self.recorder.take(MOST_RECORDS);
-        // A full batch may have left some in the queue: then nothing is known to be complete.
-        let through = if taken.len() < MOST_RECORDS { now } else { progress.through };
-        let records: Vec<UsageRecord> = (last + 1..)
-            .zip(taken)
-            .map(|(sequence, record)| {
-                let bucket = buckets.start(&record.caller, record.at);
-                UsageRecord {
-                    sequence,
-                    request: record.request,
-                    at: record.at,
-                    tenant: record.caller.tenant,
-                    user: record.caller.user,
-                    key: record.caller.key,
-                    environment: record.caller.environment,
-                    route: self.route_name(Some(record.route)),
-                    status: record.status,
-                    outcome: record.outcome,
-                    units: record.units,
-                    measured: crate::store::Measured::Exact,
-                    bucket,
-                    quotas: Vec::new(),
-                    retry: None,
+    async fn ship(&self, event: Event) -> Result<Next, (StoreError, Next)> {
+        let mut turn = self.turn.lock().await;
+        self.write_sums();
+        let turn = &mut *turn;
+        // Who dropped this future in the middle of a call has left its outcome unknown. It changes nothing otherwise.
+        let mut effects = VecDeque::from(turn.flusher.step(Event::Failed, self.now()));
+        effects.extend(turn.flusher.step(event, self.now()));
+        let (mut next, mut failure, mut ticked) = (Next::Rest, None, false);
+        while let Some(effect) = effects.pop_front() {
+            let event = match effect {
+                Effect::ReadWatermark(stream) => match self.sink.watermark(stream).await {
+                    Ok(watermark) => Event::Watermark(watermark),
+                    Err(error) => self.failed(error, &mut failure),
+                },
+                Effect::Look { stream, after } => self.look(turn, stream, after, &mut ticked),
+                Effect::Send { .. } => match self.send(turn).await {
+                    Ok(watermark) => Event::Watermark(watermark),
+                    Err(error) => self.failed(error, &mut failure),
+                },
+                Effect::Acknowledge { stream, through } => {
+                    self.acknowledge(turn, stream, through);
+                    continue;
                 }
-            })
-            .collect();
-        let after = last + u64::try_from(records.len()).unwrap_or(u64::MAX);
-        let refusals: Vec<RefusalSum> = (after + 1..)
-            .zip(self.refusals.take())
-            .map(|(sequence, sum)| RefusalSum {
-                sequence,
+                Effect::Drained(stream) => {
+                    turn.dead.retain(|dead| dead.id != stream);
+                    continue;
+                }
+                Effect::Wait(until) => {
+                    next = Next::Pause(until.saturating_sub(self.now()));
+                    continue;
+                }
+                Effect::Rest => {
+                    next = Next::Rest;
+                    continue;
+                }
+                Effect::Stop => {
+                    next = Next::Never;
+                    continue;
+                }
+            };
+            effects.extend(turn.flusher.step(event, self.now()));
+        }
+        match failure {
+            None => Ok(next),
+            Some(error) => Err((error, next)),
+        }
+    }
+
+    fn failed(&self, error: StoreError, failure: &mut Option<StoreError>) -> Event {
+        self.away.store(true, Ordering::Relaxed);
+        let superseded = error.kind() == StoreErrorKind::Superseded;
+        *failure = Some(error);
+        if superseded { Event::Superseded } else { Event::Failed }
+    }
+
+    /// Reads what comes after a place, and keeps it until the sink has it.
+    fn look(&self, turn: &mut Turn, stream: StreamId, after: u64, ticked: &mut bool) -> Event {
+        let from = after.saturating_add(1);
+        let batch = if stream == self.recorder.journal.stream() {
+            self.look_living(turn, from, ticked)
+        } else {
+            let dead = turn.dead.iter().find(|dead| dead.id == stream);
+            dead.and_then(|dead| dead.read(from, MOST_ITEMS)).map(|chunk| chunk.into_batch(self.clock.wall()))
+        };
+        turn.batch = batch;
+        match &turn.batch {
+            Some(batch) => Event::Offered(Range { first: batch.first, last: batch.last }),
+            None => Event::Nothing,
+        }
+    }
+
+    fn look_living(&self, turn: &mut Turn, from: u64, ticked: &mut bool) -> Option<Batch> {
+        let journal = &self.recorder.journal;
+        // Both before the read: what was settled before this instant lies before this place.
+        let (now, next) = (self.clock.wall(), journal.next());
+        let chunk = journal.read(from, MOST_ITEMS);
+        let end = chunk.as_ref().map_or(from, |chunk| chunk.last.saturating_add(1));
+        if end >= next {
+            turn.through = now;
+        }
+        let mut batch = match chunk {
+            Some(chunk) => chunk.into_batch(turn.through),
+            // So that an idle stream does not hold back what is complete. Once a turn.
+            None if !*ticked && end >= next => {
+                empty(journal.stream(), from, turn.through, journal.schema().meters.clone())
+            }
+            None => return None,
+        };
+        *ticked = true;
+        batch.samples = self.samples.take();
+        Some(batch)
+    }
+
+    async fn send(&self, turn: &mut Turn) -> Result<u64, StoreError> {
+        let Some(batch) = &turn.batch else { return Ok(0) };
+        let began = self.clock.monotonic();
+        let outcome = self.sink.accept(batch).await;
+        self.metrics.flushed(outcome.is_ok(), self.clock.monotonic().nanos_since(began));
+        outcome
+    }
+
+    /// B6: only what the sink has said to have may be removed.
+    fn acknowledge(&self, turn: &mut Turn, stream: StreamId, through: u64) {
+        self.away.store(false, Ordering::Relaxed);
+        let living = stream == self.recorder.journal.stream();
+        if let Some(batch) = turn.batch.take().filter(|batch| batch.stream == stream && batch.last <= through) {
+            self.metrics.recorded(batch.records.len());
+            if living {
+                self.recorder.shipped(batch.records.len());
+            }
+        }
+        if living {
+            self.recorder.journal.ack(through, self.clock.wall());
+        } else if let Some(dead) = turn.dead.iter().find(|dead| dead.id == stream) {
+            dead.ack(through, self.clock.wall());
+        }
+    }
+
+    /// Puts what was summed in memory into the journal, as far as there is room beyond what requests in flight need.
+    fn write_sums(&self) {
+        let journal = &self.recorder.journal;
+        let mut sums = self.refusals.take().into_iter();
+        for sum in sums.by_ref() {
+            let item = Refused {
                 tenant: sum.caller.tenant,
                 user: sum.caller.user,
                 key: sum.caller.key,
                 environment: sum.caller.environment,
-                route: self.route_name(sum.route),
-                code: sum.code.as_str().into(),
-                limit: sum.limit,
+                route: sum.route.and_then(|route| u16::try_from(route.position()).ok()),
+                code: sum.code.as_str(),
+                limit: sum.limit.as_deref(),
                 requests: sum.requests,
-                bucket: buckets.start(&sum.caller, sum.at),
-            })
-            .collect();
-        let count = u64::try_from(records.len() + refusals.len()).unwrap_or(u64::MAX);
-        self.metrics.recorded(records.len());
-        Batch {
-            stream: self.stream,
-            segment: 1,
-            first: last + 1,
-            last: last + count,
-            through,
-            meters: self.meters.clone(),
-            records,
-            refusals,
-            samples: Vec::new(),
+                bucket: sum.caller.bucket(sum.at),
+            };
+            if journal.try_append(&item.encode()).is_none() {
+                self.refusals.put_back(std::iter::once(sum).chain(sums).collect());
+                break;
+            }
+        }
+        let now = self.clock.wall();
+        let mut left = self.unrecorded.take().into_iter();
+        for forfeit in left.by_ref() {
+            let record = forfeit.record(&journal.schema().meters, now);
+            if journal.try_append(&of_record(&record, journal.schema()).encode()).is_none() {
+                std::iter::once(forfeit).chain(left).for_each(|forfeit| self.unrecorded.add(forfeit));
+                break;
+            }
         }
     }
 
-    fn route_name(&self, route: Option<crate::routes::RouteIndex>) -> Arc<str> {
-        route.and_then(|route| self.routes.route(route)).map_or_else(|| Arc::from(""), |route| Arc::clone(&route.name))
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.clock.monotonic().0)
     }
 }
 
-/// Bucket starts of one batch: the zone's rules are asked once per tenant and quarter of an hour, which no change of clocks divides.
-#[derive(Debug, Default)]
-struct Buckets {
-    starts: HashMap<(TenantId, i64), Timestamp>,
-}
-
-impl Buckets {
-    fn start(&mut self, caller: &crate::admission::Caller, at: Timestamp) -> Timestamp {
-        let quarter = at.as_seconds().div_euclid(900);
-        *self.starts.entry((caller.tenant, quarter)).or_insert_with(|| {
-            let zone = caller.source.tenant.calendar.zone_at(at);
-            bucket_start(zone, at)
-        })
-    }
+/// A batch that moves only the instant.
+fn empty(stream: StreamId, first: u64, through: Timestamp, meters: crate::model::Meters) -> Batch {
+    Batch::numbered(stream, first, through, meters, Vec::new(), Vec::new())
 }

@@ -2,12 +2,11 @@
 
 mod digest;
 mod driver;
-#[cfg_attr(not(test), expect(dead_code, reason = "the driver still ships from the queue in memory"))]
 mod flusher;
 mod rollup;
 
 pub(crate) use digest::Chain;
-pub(crate) use driver::{Flusher, Progress};
+pub(crate) use driver::{Shipper, Turn};
 pub(crate) use rollup::{TotalKey, quota_use, rollup, totals};
 
 #[cfg(test)]

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName};
 
-use super::{CALLERS, GateCore, SEATS, UsageGate, wall_offset};
+use super::recovery::{Ground, Start};
+use super::{CALLERS, GateCore, JournalConfig, SEATS, UsageGate, wall_offset};
 use crate::admission::{CallerCache, Credentials, Guard};
 use crate::clock::Clock;
-use crate::flush::{Flusher, Progress};
-use crate::journal::{Recorder, Refusals};
-use crate::lease::{Counters, LeaseDriver, LeaseQueue};
+use crate::flush::{Shipper, Turn};
+use crate::journal::{Recorder, Refusals, Samples, Schema, Stream, Unrecorded};
+use crate::lease::{Counters, LeaseDriver, LeaseQueue, TableError};
+use crate::mapped::LockError;
 use crate::metrics::Metrics;
 use crate::model::{AddressRange, Meters, MetersError, StreamId};
 use crate::routes::{Route, RouteError, Routes};
 use crate::secret::{NoRandomness, Pepper};
 use crate::store::{
-    AccountStore, Changed, FeedPosition, KeyStore, NodeIdentity, QuotaStore, SessionStore, StoreError, StoreErrorKind,
-    TableId, UsageReader, UsageSink,
+    AccountStore, KeyStore, NodeIdentity, QuotaStore, SessionStore, StoreError, UsageReader, UsageSink,
 };
 
 /// Bad credentials within a minute that are too many.
@@ -51,6 +52,8 @@ pub struct UsageGateBuilder {
     clock: Clock,
     legacy_headers: bool,
     seats: Option<usize>,
+    data_dir: Option<PathBuf>,
+    journal: JournalConfig,
 }
 
 /// Why a gate cannot be built.
@@ -88,12 +91,35 @@ pub enum BuildError {
         /// The system's word.
         source: Option<std::io::Error>,
     },
+    /// Another process has the data directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The lease table in the data directory cannot be used.
+    #[error(transparent)]
+    LeaseTable(#[from] TableError),
+    /// The journal cannot be used.
+    #[error("journal: cannot {what}")]
+    Journal {
+        /// What could not be done.
+        what: &'static str,
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] NoRandomness),
+    /// What earlier processes left could not be finished because of a fault in this program.
+    #[error("a fault in this program: see its log")]
+    Panicked,
     /// A store did not answer.
     #[error("the store cannot be used at the start")]
     Store(#[from] StoreError),
+}
+
+impl BuildError {
+    pub(super) fn journal(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Journal { what, source }
+    }
 }
 
 impl UsageGateBuilder {
@@ -241,7 +267,22 @@ impl UsageGateBuilder {
         self
     }
 
-    /// Requests in flight and records not yet shipped, at most; beyond it requests get 503 `journal_unavailable`.
+    /// A directory of this node's own, in which usage that is not in the sink yet, requests in flight and leases survive the end of the process, however
+    /// it comes. It must survive restarts, and be on a local file system.
+    ///
+    /// Without it all of that is in memory: a crash loses it.
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
+    /// How usage is kept until it is in the sink, and after.
+    pub fn journal(mut self, config: JournalConfig) -> Self {
+        self.journal = config;
+        self
+    }
+
+    /// Requests in flight, at most; beyond it requests get 503 `journal_unavailable`.
     pub const fn max_seats(mut self, seats: usize) -> Self {
         self.seats = Some(seats);
         self
@@ -277,22 +318,35 @@ impl UsageGateBuilder {
         let guard = Guard::new(&self.denied, &self.allowed, bad_credentials, block_for)?;
         let meters = Meters::new(&self.meters)?;
         let routes = Arc::new(Routes::compile(self.routes, &meters)?);
-        let node = NodeIdentity {
-            node: self.node.unwrap_or_else(|| "node".to_owned()),
-            boot: StreamId::generate(),
-            table: TableId::generate(),
+        let stream = StreamId::generate();
+        let node_name = self.node.unwrap_or_else(|| "node".to_owned());
+        let when_full = self.journal.when_full;
+        let start = Start {
+            data_dir: self.data_dir,
+            config: self.journal,
+            node: node_name.clone(),
+            stream,
+            seats,
+            schema: Schema::new(&node_name, meters.clone(), routes.iter().map(|route| Arc::clone(&route.name))),
+            now: self.clock.wall(),
         };
-        quotas.register(&node).await?;
+        let ground = tokio::task::spawn_blocking(move || start.run()).await;
+        let Ground { journal, seats, table, found, earlier, lock } = ground.map_err(|_| BuildError::Panicked)??;
+        let node = NodeIdentity { node: node_name, boot: stream, table: table.id() };
+        let open = quotas.register(&node).await?;
         let position = keys.position().await?;
 
         let metrics = Arc::new(Metrics::new(&routes));
         let counters = Arc::new(Counters::default());
         let queue = Arc::new(LeaseQueue::default());
-        let recorder = Arc::new(Recorder::new(seats));
+        let recorder = Arc::new(Recorder::new(journal, seats));
         let refusals = Arc::new(Refusals::default());
+        let samples = Arc::new(Samples::default());
+        let unrecorded = Arc::new(Unrecorded::default());
         let leases = Arc::new(LeaseDriver {
             store: Arc::clone(&quotas),
-            node: node.clone(),
+            node,
+            table,
             clock: self.clock.clone(),
             counters: Arc::clone(&counters),
             queue: Arc::clone(&queue),
@@ -301,18 +355,25 @@ impl UsageGateBuilder {
             calls: AtomicU64::new(0),
             turn: tokio::sync::Mutex::new(None),
         });
-        let flusher = Arc::new(Flusher {
+        leases.take_over(&open, found).await?;
+        let restored = was_restored(&*sink, &earlier).await?;
+        let shipper = Arc::new(Shipper {
             sink,
-            stream: node.boot,
             clock: self.clock.clone(),
             recorder: Arc::clone(&recorder),
             refusals: Arc::clone(&refusals),
-            routes: Arc::clone(&routes),
-            meters: meters.clone(),
+            samples: Arc::clone(&samples),
+            unrecorded: Arc::clone(&unrecorded),
             metrics: Arc::clone(&metrics),
             away: AtomicBool::new(false),
-            progress: tokio::sync::Mutex::new(Progress::default()),
+            turn: tokio::sync::Mutex::new(Turn::new(earlier, stream)),
         });
+        if restored {
+            tracing::warn!(
+                "the database is older than what it was given: earlier usage is shipped again before anything is served"
+            );
+            shipper.flush().await?;
+        }
         let core = Arc::new(GateCore {
             wall_offset: AtomicI64::new(wall_offset(&self.clock)),
             clock: self.clock,
@@ -327,20 +388,24 @@ impl UsageGateBuilder {
             leases,
             recorder,
             refusals,
+            samples,
+            unrecorded,
+            when_full,
             metrics,
             keys,
             quotas,
             accounts: self.accounts,
             sessions: self.sessions,
             reader: self.reader,
-            flusher,
+            shipper,
+            _lock: lock,
             draining: AtomicBool::new(false),
             drain_told: AtomicBool::new(false),
             legacy_headers: self.legacy_headers,
             background: Arc::new(tokio::sync::Semaphore::new(super::BACKGROUND)),
             tasks: Mutex::default(),
         });
-        start_tasks(&core, position);
+        super::tasks::start(&core, position);
         Ok(UsageGate { core })
     }
 }
@@ -363,69 +428,12 @@ fn tag_keys() -> Result<(u64, u64), NoRandomness> {
     Ok((u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1])))
 }
 
-/// Starts what runs beside requests. Tasks hold the gate weakly where they can live longer than it, and end with it.
-fn start_tasks(core: &Arc<GateCore>, position: FeedPosition) {
-    let leases = Arc::clone(&core.leases);
-    let flusher = Arc::clone(&core.flusher);
-    let tasks = [
-        tokio::spawn(async move { leases.run().await }),
-        tokio::spawn(async move { flusher.run().await }),
-        tokio::spawn(follow_changes(Arc::downgrade(core), position)),
-        tokio::spawn(keep_house(Arc::downgrade(core))),
-    ];
-    let mut handles = core.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    handles.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
-}
-
-/// How long known keys are served while the feed of changes is away: an hour.
-const MAX_STALE_NANOS: u64 = 3_600 * 1_000_000_000;
-
-/// C: applies changes of the key store's feed.
-async fn follow_changes(core: std::sync::Weak<GateCore>, mut position: FeedPosition) {
-    let mut away_since = None;
-    loop {
-        let Some(keys) = core.upgrade().map(|core| Arc::clone(&core.keys)) else { return };
-        let changes = keys.changes(position).await;
-        let Some(core) = core.upgrade() else { return };
-        match changes {
-            Ok(changes) => {
-                away_since = None;
-                core.callers.away.store(false, std::sync::atomic::Ordering::Relaxed);
-                for changed in &changes.items {
-                    core.callers.apply(changed, core.clock.monotonic());
-                }
-                position = changes.position.max(position);
-            }
-            Err(error) => {
-                let fatal = error.kind() == StoreErrorKind::Unusable;
-                tracing::warn!(error = &error as &dyn std::error::Error, fatal, "the feed of changes did not answer");
-                core.callers.away.store(true, std::sync::atomic::Ordering::Relaxed);
-                // The position stays, so the next answer has what was missed, and known keys are served meanwhile; but not for ever.
-                let now = core.clock.monotonic();
-                if now.nanos_since(*away_since.get_or_insert(now)) > MAX_STALE_NANOS {
-                    core.callers.apply(&Changed::All, now);
-                }
-                drop(core);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+/// Whether the sink has less of a stream than it once said: it was restored from a backup.
+async fn was_restored(sink: &dyn UsageSink, earlier: &[Stream]) -> Result<bool, StoreError> {
+    for stream in earlier {
+        if sink.watermark(stream.id).await? < stream.acked() {
+            return Ok(true);
         }
     }
-}
-
-/// Once a second: the wall clock's offset, last uses, gauges.
-async fn keep_house(core: std::sync::Weak<GateCore>) {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tick.tick().await;
-        let Some(core) = core.upgrade() else { return };
-        core.refresh_wall_offset();
-        core.metrics.gauges(core.recorder.seats().taken(), core.recorder.unshipped());
-        let uses = core.callers.take_uses();
-        if !uses.is_empty()
-            && let Err(error) = core.keys.mark_used(&uses).await
-        {
-            // Only a hint for people: the next use is noted again.
-            tracing::warn!(error = &error as &dyn std::error::Error, "last uses were not written");
-        }
-    }
+    Ok(false)
 }

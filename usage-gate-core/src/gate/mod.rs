@@ -1,7 +1,10 @@
 //! The gate: the one place that joins stores, and where the steps of a request are linked.
 
 mod builder;
+mod journal_config;
 mod pepper_file;
+mod recovery;
+mod tasks;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,9 +20,10 @@ use crate::admission::{
     Admission, Caller, CallerCache, Code, Credentials, Guard, LimitState, LimitView, Refusal, Refused, RequestHead,
 };
 use crate::clock::{Clock, Monotonic};
-use crate::flush::Flusher;
-use crate::journal::{Recorder, Refusals};
+use crate::flush::Shipper;
+use crate::journal::{Recorder, Refusals, Samples, Unrecorded};
 use crate::lease::{Counters, LeaseDriver, LeaseQueue};
+use crate::mapped::FolderLock;
 use crate::metrics::Metrics;
 use crate::model::{Meters, Plan, Tenant, Timestamp};
 use crate::routes::Routes;
@@ -27,8 +31,9 @@ use crate::secret::Pepper;
 use crate::store::{AccountStore, Changed, KeyStore, QuotaStore, SessionStore, StoreError, UsageReader};
 
 pub use builder::{BuildError, UsageGateBuilder};
+pub use journal_config::{JournalConfig, WhenFull};
 
-/// Seats and unshipped records of one process, at most.
+/// Requests in flight of one process, at most.
 const SEATS: usize = 65_536;
 /// Answers that are read on after their client has left, at most, and for how long.
 const BACKGROUND: usize = 64;
@@ -71,13 +76,18 @@ pub(crate) struct GateCore {
     pub(crate) leases: Arc<LeaseDriver>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) samples: Arc<Samples>,
+    pub(crate) unrecorded: Arc<Unrecorded>,
+    pub(crate) when_full: WhenFull,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) keys: Arc<dyn KeyStore>,
     pub(crate) quotas: Arc<dyn QuotaStore>,
     pub(crate) accounts: Option<Arc<dyn AccountStore>>,
     sessions: Option<Arc<dyn SessionStore>>,
     reader: Option<Arc<dyn UsageReader>>,
-    flusher: Arc<Flusher>,
+    shipper: Arc<Shipper>,
+    /// The data directory is ours until the gate is gone.
+    _lock: Option<FolderLock>,
     /// Leases went back: nothing is admitted any more.
     draining: AtomicBool,
     /// Balancers are told to look away; requests are still served.
@@ -118,12 +128,14 @@ pub struct GateStatus {
 pub struct GateNumbers {
     /// Calls to the quota store since the start.
     pub lease_calls: u64,
-    /// Seats taken: requests in flight and records that are not shipped.
+    /// Seats taken: requests in flight.
     pub seats: usize,
     /// Seats there are.
     pub capacity: usize,
-    /// Records that are not shipped.
-    pub unshipped: usize,
+    /// Records of this process that are not shipped.
+    pub unshipped: u64,
+    /// Bytes of the journal.
+    pub journal_bytes: u64,
 }
 
 impl GateCore {
@@ -247,7 +259,7 @@ impl UsageGate {
     /// # Errors
     /// [`StoreError`] if a store does not answer; nothing is lost, it is shipped later.
     pub async fn ship(&self) -> Result<(), StoreError> {
-        self.core.flusher.flush().await?;
+        self.core.shipper.flush().await?;
         self.core.leases.report().await
     }
 
@@ -276,7 +288,15 @@ impl UsageGate {
             // A hint for people is no reason to keep usage back.
             tracing::warn!(error = &error as &dyn std::error::Error, "last uses were not written");
         }
-        self.core.flusher.flush().await?;
+        self.core.shipper.flush().await?;
+        let journal = Arc::clone(&self.core.recorder.journal);
+        // Not sealed, for a request that is still under way or a disk that fails, is no loss: the next start does it.
+        match tokio::task::spawn_blocking(move || journal.seal()).await {
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the journal could not be sealed")
+            }
+            Ok(Ok(_)) | Err(_) => {}
+        }
         given_back
     }
 
@@ -284,11 +304,12 @@ impl UsageGate {
     #[must_use]
     pub fn status(&self) -> GateStatus {
         let core = &self.core;
-        let away = [("keys", &core.callers.away), ("quotas", &core.leases.away), ("usage", &core.flusher.away)];
+        let away = [("keys", &core.callers.away), ("quotas", &core.leases.away), ("usage", &core.shipper.away)];
         let degraded = away.iter().filter(|(_, away)| away.load(Ordering::Relaxed)).map(|(name, _)| *name).collect();
         let draining = core.draining.load(Ordering::Relaxed) || core.drain_told.load(Ordering::Relaxed);
-        let seats = core.recorder.seats();
-        GateStatus { ready: !draining && seats.taken() < seats.capacity(), draining, degraded }
+        let seats = &core.recorder.seats;
+        let room = seats.taken() < seats.capacity() && core.recorder.journal.has_room();
+        GateStatus { ready: !draining && (room || core.when_full == WhenFull::CountUnbilled), draining, degraded }
     }
 
     /// Numbers for tests and operators.
@@ -296,9 +317,10 @@ impl UsageGate {
     pub fn numbers(&self) -> GateNumbers {
         GateNumbers {
             lease_calls: self.core.leases.calls.load(Ordering::Relaxed),
-            seats: self.core.recorder.seats().taken(),
-            capacity: self.core.recorder.seats().capacity(),
+            seats: self.core.recorder.seats.taken(),
+            capacity: self.core.recorder.seats.capacity(),
             unshipped: self.core.recorder.unshipped(),
+            journal_bytes: self.core.recorder.journal.size().0,
         }
     }
 

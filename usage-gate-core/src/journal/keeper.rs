@@ -21,7 +21,7 @@ use crate::model::{StreamId, Timestamp};
 
 /// What a record survives once the last frame of its response is released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum JournalDurability {
+pub enum JournalDurability {
     /// The end of the process, however it ends.
     #[default]
     Process,
@@ -77,6 +77,7 @@ pub(crate) struct Journal {
     pub(super) options: JournalOptions,
     stream: StreamId,
     text: String,
+    schema: Schema,
     pub(super) appender: Appender,
     pub(super) syncs: GroupSync,
     low: Notify,
@@ -116,6 +117,7 @@ impl Journal {
             options,
             stream,
             text,
+            schema: schema.clone(),
             appender: Appender::new(1),
             syncs: GroupSync::default(),
             low: Notify::new(),
@@ -124,6 +126,21 @@ impl Journal {
         };
         journal.maintain(now);
         Ok(journal)
+    }
+
+    /// What a record survives.
+    pub(crate) const fn durability(&self) -> JournalDurability {
+        self.options.durability
+    }
+
+    /// The names of its items.
+    pub(crate) const fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Whether the next request would find room.
+    pub(crate) fn has_room(&self) -> bool {
+        self.appender.free() >= MOST_SLOTS
     }
 
     pub(crate) const fn stream(&self) -> StreamId {

@@ -1,31 +1,42 @@
-//! What requests used, between their end and the flush.
+//! What requests used, from their end to the flush, and for a while after it: a log on this node's disk that survives the end of the process.
 //!
-//! Records are kept in memory here: synchronous, lock-free, in room that their seat reserved. The crash-proof segments take the
-//! place of the queue behind the same calls. Refusals are not records: they are summed, so a flood of them is a few rows.
+//! A request leaves a record in room that was reserved when it was admitted: synchronous, lock-free, without a system call. Refusals are not
+//! records: they are summed, so a flood of them is a few items. One stream a process life; the [flusher](crate::store::UsageSink) reads it in order, and a
+//! segment may go once the sink has it. In the order of the data:
+//!
+//! - `recorder`: from a request's seat to its place. `refusals`, `samples`, `unrecorded`: what is summed in memory first.
+//! - `record`, `slot`, `schema`, `segment`: an item in words, its place, the names it uses, the file.
+//! - `append`, `keeper`, `files`: the way in, and room for it.
+//! - `group_sync`: durability `disk`.
+//! - `read`: the way out. [`entries`]: for those who only look.
+//! - `recovery`: the end of a stream whose process was killed.
 
-mod recorder;
-mod refusals;
-
-#[allow(dead_code)]
 mod append;
-#[allow(dead_code)]
+mod entries;
 mod files;
-#[allow(dead_code)]
 mod group_sync;
-#[allow(dead_code)]
 mod keeper;
-#[allow(dead_code)]
 mod read;
-#[allow(dead_code)]
 mod record;
-#[allow(dead_code)]
+mod recorder;
 mod recovery;
-#[allow(dead_code)]
+mod refusals;
+mod samples;
 mod schema;
-#[allow(dead_code)]
 mod segment;
-#[allow(dead_code)]
 mod slot;
+mod unrecorded;
 
-pub(crate) use recorder::{Recorded, Recorder};
+pub use entries::{Entries, Entry, Item, entries};
+pub(crate) use files::Files;
+pub use keeper::JournalDurability;
+pub(crate) use keeper::{Journal, JournalOptions, JournalState};
+pub(crate) use read::Stream;
+pub(crate) use record::{Record, Refused, of_record};
+pub(crate) use recorder::Recorder;
+pub use recorder::Synced;
+pub(crate) use recovery::{DeadStream, LifeEnd};
 pub(crate) use refusals::Refusals;
+pub(crate) use samples::Samples;
+pub(crate) use schema::Schema;
+pub(crate) use unrecorded::Unrecorded;

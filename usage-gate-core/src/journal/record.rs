@@ -62,6 +62,27 @@ pub(crate) struct Refused<'a> {
     pub(crate) bucket: Timestamp,
 }
 
+/// A record of earlier, to be written once more: where its route is among the names of the stream's writer.
+pub(crate) fn of_record<'a>(record: &'a UsageRecord, schema: &Schema) -> Record<'a> {
+    let route = schema.routes.iter().position(|name| **name == *record.route);
+    Record {
+        request: record.request,
+        at: record.at,
+        tenant: record.tenant,
+        user: record.user,
+        key: record.key,
+        environment: record.environment,
+        route: route.and_then(|route| u16::try_from(route).ok()),
+        status: record.status,
+        outcome: record.outcome,
+        measured: record.measured,
+        bucket: record.bucket,
+        units: &record.units,
+        quotas: &record.quotas,
+        retry: record.retry,
+    }
+}
+
 /// What an item says.
 #[derive(Debug, Clone)]
 pub(crate) enum Item {

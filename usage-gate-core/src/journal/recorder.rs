@@ -1,80 +1,100 @@
-//! The queue of records.
+//! Where requests leave what they used: a seat while they are under way, then a place in the journal.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
-use crossbeam_queue::ArrayQueue;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
-use crate::admission::Caller;
-use crate::model::{RequestId, Timestamp};
-use crate::routes::RouteIndex;
-use crate::seat::Seats;
-use crate::store::{Outcome, UnitTotals};
+use super::{Journal, JournalDurability, Record};
+use crate::seat::{Seat, SeatTable};
 
-/// A record as the request leaves it: references instead of copies.
-#[derive(Debug)]
-pub(crate) struct Recorded {
-    pub(crate) request: RequestId,
-    pub(crate) at: Timestamp,
-    pub(crate) caller: Arc<Caller>,
-    pub(crate) route: RouteIndex,
-    pub(crate) status: u16,
-    pub(crate) outcome: Outcome,
-    pub(crate) units: UnitTotals,
-}
+/// So many records are reason enough to ship before the second is over.
+const MANY: u64 = 16_384;
 
 /// Takes records in, synchronously.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    queue: ArrayQueue<Recorded>,
-    seats: Seats,
-    half_full: Notify,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) seats: Arc<SeatTable>,
+    published: AtomicU64,
+    shipped: AtomicU64,
+    many: Notify,
 }
 
 impl Recorder {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { queue: ArrayQueue::new(capacity), seats: Seats::new(capacity), half_full: Notify::new() }
+    pub(crate) fn new(journal: Arc<Journal>, seats: Arc<SeatTable>) -> Self {
+        Self { journal, seats, published: AtomicU64::new(0), shipped: AtomicU64::new(0), many: Notify::new() }
     }
 
-    /// Takes a seat with the room of one record.
-    pub(crate) fn take_seat(&self) -> bool {
-        self.seats.take()
+    /// Takes a seat, and room in the journal for the record that it will leave (B7).
+    pub(crate) fn take_seat(&self) -> Option<Seat> {
+        let seat = self.seats.take()?;
+        self.journal.reserve().then_some(seat)
     }
 
-    /// Gives back a seat whose request was not admitted.
-    pub(crate) fn leave_seat(&self) {
-        self.seats.free(1);
+    /// Gives back the seat of a request that was not admitted.
+    pub(crate) fn leave_seat(&self, seat: Seat) {
+        drop(seat);
+        self.journal.unreserve();
     }
 
-    /// Publishes the record of a seat. The seat is freed once the record is shipped.
+    /// Publishes the record of a request, and frees its seat. Gives the record's place.
     ///
-    /// B7: cannot fail, since seats and room are one number.
-    pub(crate) fn publish(&self, record: Recorded) {
-        let pushed = self.queue.push(record).is_ok();
-        crate::invariant::invariant!(B7, pushed);
-        if self.queue.len() * 2 > self.queue.capacity() {
-            self.half_full.notify_one();
+    /// In the order that recovery relies on: the seat knows the place before the record can be seen, and is free only after. Without a place, which B7 rules
+    /// out, the seat stays taken, and the next life of the process writes the record.
+    pub(crate) fn publish(&self, seat: Seat, record: &Record<'_>) -> Option<u64> {
+        let item = record.encode();
+        let place = self.journal.begin(item.slots())?;
+        let sequence = place.sequence();
+        seat.settle_at(sequence);
+        place.publish(&item);
+        seat.free();
+        // Relaxed: a number for people, and a hint.
+        let published = self.published.fetch_add(1, Ordering::Relaxed) + 1;
+        if published.is_multiple_of(MANY) {
+            self.many.notify_one();
         }
+        Some(sequence)
     }
 
-    /// Takes up to `most` records out, oldest first. Their seats stay taken until [`shipped`](Self::shipped).
-    pub(crate) fn take(&self, most: usize) -> Vec<Recorded> {
-        std::iter::from_fn(|| self.queue.pop()).take(most).collect()
+    /// What the last frame of a response waits for, with durability `disk`.
+    pub(crate) fn synced(&self, sequence: u64) -> Option<Synced> {
+        (self.journal.durability() == JournalDurability::Disk).then(|| Synced(self.journal.wish_sync(sequence)))
     }
 
+    /// Waits until many records have come since the last time.
+    pub(crate) async fn many(&self) {
+        self.many.notified().await;
+    }
+
+    /// So many of this life's records are in the sink.
     pub(crate) fn shipped(&self, records: usize) {
-        self.seats.free(records);
+        self.shipped.fetch_add(u64::try_from(records).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    pub(crate) async fn half_full(&self) {
-        self.half_full.notified().await;
+    /// Records of this life that are not in the sink.
+    pub(crate) fn unshipped(&self) -> u64 {
+        let shipped = self.shipped.load(Ordering::Relaxed);
+        self.published.load(Ordering::Relaxed).saturating_sub(shipped)
     }
+}
 
-    pub(crate) fn unshipped(&self) -> usize {
-        self.queue.len()
-    }
+/// Waits until a record survives power loss.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Synced(oneshot::Receiver<()>);
 
-    pub(crate) fn seats(&self) -> &Seats {
-        &self.seats
+impl Future for Synced {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(Pin::new(&mut self.0).poll(cx)).is_err() {
+            // The process is about to end; the record survives that.
+            tracing::warn!("the journal ended before a record was known to survive power loss");
+        }
+        Poll::Ready(())
     }
 }

@@ -17,6 +17,7 @@ use super::files::{Files, NewSegment};
 use super::keeper::end_stream;
 use super::read::read;
 use super::record::request_of;
+use super::schema::Schema;
 use super::segment::{Found, Segment};
 use super::slot::{Encoded, Kind};
 use crate::model::{RequestId, StreamId};
@@ -59,6 +60,14 @@ impl<'a> DeadStream<'a> {
         }
         let next = fill_holes(&segments, ended);
         Some(Self { files, id, segments, text, segment_bytes, next })
+    }
+
+    /// The names of its items.
+    ///
+    /// # Errors
+    /// [`InvalidData`](io::ErrorKind::InvalidData): another version wrote it in a way that this one does not know.
+    pub(crate) fn schema(&self) -> io::Result<Schema> {
+        Schema::from_text(&self.text).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// Whether the record of this request is at this sequence, or was there: a segment goes only if the sink has it (B6).

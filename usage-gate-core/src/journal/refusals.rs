@@ -51,6 +51,18 @@ impl Refusals {
         }
     }
 
+    /// Puts back what the journal had no room for.
+    pub(crate) fn put_back(&self, left: Vec<Summed>) {
+        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        for sum in left {
+            let kind = (sum.caller.key, sum.route, sum.code, sum.limit.clone());
+            match sums.get_mut(&kind) {
+                Some(since) => since.requests += sum.requests,
+                None => _ = sums.insert(kind, sum),
+            }
+        }
+    }
+
     pub(crate) fn take(&self) -> Vec<Summed> {
         let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *sums).into_values().collect()

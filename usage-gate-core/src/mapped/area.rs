@@ -30,6 +30,11 @@ impl Area {
         Ok(Self::Folder(path.to_owned()))
     }
 
+    /// A folder that is there, to look at.
+    pub(crate) fn existing(path: &Path) -> Self {
+        Self::Folder(path.to_owned())
+    }
+
     /// A place in memory.
     pub(crate) fn memory() -> Self {
         Self::Memory(Arc::default())
@@ -113,6 +118,21 @@ impl Area {
                 let file = OpenOptions::new().read(true).write(true).open(folder.join(name))?;
                 let words = usize::try_from(file.metadata()?.len() / 8).map_err(io::Error::other)?;
                 if words == 0 { Ok(Words::memory(0)) } else { map(file, words) }
+            }
+        }
+    }
+
+    /// The words of a file as they are now, apart from it.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub(crate) fn copy(&self, name: &str) -> io::Result<Words> {
+        match self {
+            Self::Memory(_) => self.open(name),
+            Self::Folder(folder) => {
+                let bytes = std::fs::read(folder.join(name))?;
+                let (words, _) = bytes.as_chunks();
+                Ok(Words::of(words.iter().map(|word| u64::from_ne_bytes(*word))))
             }
         }
     }

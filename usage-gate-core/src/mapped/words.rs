@@ -48,6 +48,17 @@ impl Words {
         Self(Arc::new(Backing::Memory(memory)))
     }
 
+    /// Words in memory with these values.
+    pub(super) fn of(values: impl Iterator<Item = u64>) -> Self {
+        let words: Box<[Word]> = values.map(Word::new).collect();
+        let memory = Memory {
+            #[cfg(test)]
+            synced: Mutex::new(vec![0; words.len()].into()),
+            words,
+        };
+        Self(Arc::new(Backing::Memory(memory)))
+    }
+
     /// Maps a file of ours whose size is known and whose blocks are allocated: a hole could end the process with SIGBUS when it is filled.
     #[cfg(not(loom))]
     pub(super) fn map(file: File, words: usize) -> io::Result<Self> {

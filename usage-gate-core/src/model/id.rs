@@ -131,12 +131,6 @@ impl RequestId {
         Self((u128::from(*LIFE) << 64) | u128::from(COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// The id of a number that [`as_u128`](Self::as_u128) gave.
-    #[must_use]
-    pub const fn from_u128(value: u128) -> Self {
-        Self(value)
-    }
-
     /// The number inside.
     #[must_use]
     pub const fn as_u128(self) -> u128 {

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::End;
+use usage_gate_core::journal::Synced;
 
 use super::Meter;
 
@@ -55,7 +56,12 @@ where
     R: Body,
     R::Data: From<Bytes>,
 {
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+    /// The next frame. Before the last one is released there may be something to wait for.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        synced: &mut Option<Synced>,
+    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
         let Some(rest) = &mut self.0 else { return Poll::Ready(None) };
         let frame = ready!(rest.poll_frame(cx));
         if let Some(Ok(frame)) = &frame
@@ -65,7 +71,7 @@ where
         }
         if rest.is_over() || !matches!(frame, Some(Ok(_))) {
             // B2: the record is published before the last frame is released.
-            rest.meter.settle(End::Completed);
+            *synced = rest.meter.settle(End::Completed);
             self.0 = None;
         }
         Poll::Ready(frame)

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::HeaderMap;
 use usage_gate_core::admission::{Admitted, End, Settlement};
+use usage_gate_core::journal::Synced;
 use usage_gate_core::model::MeterIndex;
 use usage_gate_core::store::Measured;
 
@@ -60,15 +61,21 @@ impl Meter {
     /// B2: the head is about to be released with this status. Whether the body may change, and its length with it.
     pub(crate) fn head(&mut self, status: u16, headers: &HeaderMap) -> bool {
         self.status = Some(status);
+        if let Some(admitted) = &self.admitted {
+            admitted.head(status);
+        }
         self.tokens.as_mut().is_some_and(|tokens| {
             tokens.reader.head(status, headers);
             tokens.reader.may_change()
         })
     }
 
-    /// Bytes were handed over.
-    pub(super) const fn hand_over(&mut self, bytes: u64) {
+    /// Bytes are about to be handed over.
+    pub(super) fn hand_over(&mut self, bytes: u64) {
         self.bytes_out = self.bytes_out.saturating_add(bytes);
+        if let Some(admitted) = &self.admitted {
+            admitted.progress(self.shared.bytes_in.load(Ordering::Relaxed), self.bytes_out);
+        }
     }
 
     /// Reads what of a response passes; with `true` if it ends there because a limit does.
@@ -77,6 +84,8 @@ impl Meter {
         let TokenMeter { reader, held } = &mut **tokens;
         let stated = self.shared.states(MeterIndex::OUTPUT_TOKENS);
         let passed = reader.read(bytes, |made| stated || hold(admitted, held, made));
+        let (count, _) = reader.count();
+        admitted.tokens(count.input, count.output);
         (passed.bytes, passed.ended)
     }
 
@@ -85,29 +94,29 @@ impl Meter {
         self.tokens.as_mut().map_or_else(Bytes::new, |tokens| tokens.reader.finish())
     }
 
-    pub(super) fn settle(&mut self, end: End) {
-        if let Some(admitted) = self.admitted.take() {
-            let mut stated = self.shared.stated();
-            let mut measured = Measured::Exact;
-            if let Some(tokens) = &self.tokens {
-                let (count, known) = tokens.reader.count();
-                measured = known;
-                let counted = [(MeterIndex::INPUT_TOKENS, count.input), (MeterIndex::OUTPUT_TOKENS, count.output)];
-                // The handler's or the upstream's own word wins.
-                let told = |meter| stated.iter().any(|(known, _)| *known == meter);
-                let counted = counted.map(|(meter, units)| (!told(meter)).then_some((meter, units)));
-                stated.extend(counted.into_iter().flatten());
-            }
-            admitted.settle(&Settlement {
-                status: self.status,
-                end,
-                bytes_in: self.shared.bytes_in.load(Ordering::Relaxed),
-                bytes_out: self.bytes_out,
-                stated: &stated,
-                measured,
-                retry: self.shared.retry.get().copied(),
-            });
+    /// Settles once. What it gives is to be waited for before the last frame is released.
+    pub(super) fn settle(&mut self, end: End) -> Option<Synced> {
+        let admitted = self.admitted.take()?;
+        let mut stated = self.shared.stated();
+        let mut measured = Measured::Exact;
+        if let Some(tokens) = &self.tokens {
+            let (count, known) = tokens.reader.count();
+            measured = known;
+            let counted = [(MeterIndex::INPUT_TOKENS, count.input), (MeterIndex::OUTPUT_TOKENS, count.output)];
+            // The handler's or the upstream's own word wins.
+            let told = |meter| stated.iter().any(|(known, _)| *known == meter);
+            let counted = counted.map(|(meter, units)| (!told(meter)).then_some((meter, units)));
+            stated.extend(counted.into_iter().flatten());
         }
+        admitted.settle(&Settlement {
+            status: self.status,
+            end,
+            bytes_in: self.shared.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out,
+            stated: &stated,
+            measured,
+            retry: self.shared.retry.get().copied(),
+        })
     }
 }
 
@@ -124,6 +133,7 @@ fn hold(admitted: &mut Admitted, held: &mut u64, made: u64) -> bool {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        self.settle(End::ClientLeft);
+        // Nobody is there to be kept waiting.
+        drop(self.settle(End::ClientLeft));
     }
 }

@@ -1,6 +1,7 @@
 //! Step 7: bodies that count what passes through them.
 
 mod followed;
+mod held;
 mod meter;
 mod read_ahead;
 mod request;

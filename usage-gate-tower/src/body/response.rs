@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use usage_gate_core::admission::End;
 
+use super::held::Held;
 use super::{Followed, Meter};
 
 pin_project_lite::pin_project! {
@@ -16,6 +17,7 @@ pin_project_lite::pin_project! {
     pub struct ResponseBody<R> {
         #[pin]
         kind: Kind<R>,
+        held: Option<Box<Held>>,
     }
 }
 
@@ -31,7 +33,7 @@ pin_project_lite::pin_project! {
 
 impl<R: Body> ResponseBody<R> {
     pub(crate) const fn refusal(bytes: Bytes) -> Self {
-        Self { kind: Kind::Refusal { bytes: Some(bytes) } }
+        Self { kind: Kind::Refusal { bytes: Some(bytes) }, held: None }
     }
 
     /// The inner body, metered unless the route is public.
@@ -40,14 +42,14 @@ impl<R: Body> ResponseBody<R> {
         if body.is_end_stream()
             && let Some(mut meter) = meter.take()
         {
-            meter.settle(End::Completed);
+            drop(meter.settle(End::Completed));
         }
-        Self { kind: Kind::Inner { body, meter } }
+        Self { kind: Kind::Inner { body, meter }, held: None }
     }
 
     /// A body whose tokens are read, or that is read to its end.
     pub(crate) const fn followed(followed: Followed<R>) -> Self {
-        Self { kind: Kind::Followed { followed } }
+        Self { kind: Kind::Followed { followed }, held: None }
     }
 }
 
@@ -60,36 +62,60 @@ where
     type Error = R::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
-        match self.project().kind.project() {
-            KindProj::Refusal { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes.into())))),
-            KindProj::Followed { followed } => followed.poll_frame(cx),
+        let this = self.project();
+        if let Some(held) = this.held {
+            let last = ready!(held.poll(cx));
+            *this.held = None;
+            return Poll::Ready(last.map(Ok));
+        }
+        let mut synced = None;
+        let frame = match this.kind.project() {
+            KindProj::Refusal { bytes } => bytes.take().map(|bytes| Ok(Frame::data(bytes.into()))),
+            KindProj::Followed { followed } => ready!(followed.poll_frame(cx, &mut synced)),
             KindProj::Inner { mut body, meter } => {
                 let frame = ready!(body.as_mut().poll_frame(cx));
                 let Some(counting) = meter else { return Poll::Ready(frame) };
-                match &frame {
+                let is_last = match &frame {
                     Some(Ok(frame)) => {
                         if let Some(data) = frame.data_ref() {
-                            let bytes = u64::try_from(data.remaining()).unwrap_or(u64::MAX);
-                            counting.hand_over(bytes);
+                            counting.hand_over(u64::try_from(data.remaining()).unwrap_or(u64::MAX));
                         }
-                        // B2: the record is published before the last frame is released. Trailers are always last.
-                        if frame.is_trailers() || body.is_end_stream() {
-                            counting.settle(End::Completed);
-                            *meter = None;
-                        }
+                        // Trailers are always last.
+                        frame.is_trailers() || body.is_end_stream()
                     }
                     // The upstream's failure ends the stream: what was handed over is what there was.
-                    Some(Err(_)) | None => {
-                        counting.settle(End::Completed);
-                        *meter = None;
-                    }
+                    Some(Err(_)) | None => true,
+                };
+                if is_last {
+                    // B2: the record is published before the last frame is released.
+                    synced = counting.settle(End::Completed);
+                    *meter = None;
                 }
-                Poll::Ready(frame)
+                frame
             }
+        };
+        match (synced, frame) {
+            (Some(synced), Some(Ok(frame))) => {
+                let held = this.held.insert(Box::new(Held::new(Some(frame), synced)));
+                let last = ready!(held.poll(cx));
+                *this.held = None;
+                Poll::Ready(last.map(Ok))
+            }
+            (Some(synced), None) => {
+                let held = this.held.insert(Box::new(Held::new::<Bytes>(None, synced)));
+                ready!(held.poll::<Bytes>(cx));
+                *this.held = None;
+                Poll::Ready(None)
+            }
+            // An error completes nothing.
+            (_, frame) => Poll::Ready(frame),
         }
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.held.is_some() {
+            return false;
+        }
         match &self.kind {
             Kind::Refusal { bytes } => bytes.is_none(),
             Kind::Inner { body, .. } => body.is_end_stream(),
@@ -98,6 +124,9 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
+        if let Some(held) = &self.held {
+            return SizeHint::with_exact(held.bytes());
+        }
         match &self.kind {
             Kind::Refusal { bytes } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)))

@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod demo;
 mod demo_upstream;
+mod journal;
 mod key;
 mod log;
 mod sample;
@@ -28,6 +29,9 @@ pub(crate) enum Command {
     Sample(sample::Arguments),
     /// Check a configuration without serving
     Check(check::Arguments),
+    /// Look into what this node recorded
+    #[command(subcommand)]
+    Journal(journal::Command),
     /// Make and list tenants
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -41,10 +45,15 @@ pub(crate) enum Command {
 
 /// Runs one to its end.
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
-    // `check` needs no threads; the others wait for the network.
-    if let Command::Check(arguments) = command {
-        return check::run(&arguments);
+    // These need no threads; the others wait for the network.
+    match command {
+        Command::Check(arguments) => return check::run(&arguments),
+        Command::Journal(command) => return journal::run(&command),
+        command => run_waiting(command),
     }
+}
+
+fn run_waiting(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {
         match command {
@@ -52,6 +61,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
             Command::Sample(arguments) => Box::pin(sample::run(arguments)).await,
             Command::Check(arguments) => check::run(&arguments),
+            Command::Journal(command) => journal::run(&command),
             Command::Tenant(command) => tenant::run(command).await,
             Command::User(command) => user::run(command).await,
             Command::Key(command) => key::run(command).await,

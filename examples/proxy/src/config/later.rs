@@ -18,7 +18,6 @@ const LATER: &[(&[&str], Option<&str>)] = &[
     (&["store", "valkey_file"], None),
     (&["store", "migrate"], Some("true")),
     (&["keys", "max_stale"], Some("1h")),
-    (&["journal"], None),
     (&["routes", "*", "tokens"], None),
     (&["routes", "*", "bill_retries"], Some("each")),
     (&["routes", "*", "on_hang_up"], Some("cancel")),

@@ -285,7 +285,7 @@ mod tests {
     fn what_is_not_built_yet_is_an_error_unless_it_changes_nothing() {
         check_fault("[store]\npostgres = \"postgres://a\"\n", "usage-gate.toml:2:1: `store.postgres` is not built yet");
         check_fault("[server.tls]\ncert_file = \"a\"\n", "usage-gate.toml:1:9: `server.tls` is not built yet");
-        check_fault("[journal]\nretention = \"72h\"\n", "usage-gate.toml:1:2: `journal` is not built yet");
+        check_fault("[store]\nvalkey = \"redis://a\"\n", "usage-gate.toml:2:1: `store.valkey` is not built yet");
         check_fault(
             "[[routes]]\npath = \"/\"\non_hang_up = \"drain\"\n",
             "usage-gate.toml:3:1: `routes[].on_hang_up` is not",
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn every_later_key_is_named_in_one_go() {
-        let fault = read_text("[journal]\n[server.tls]\n", &[]).unwrap_err();
+        let fault = read_text("[server.tls]\n[store]\npostgres = \"a\"\n", &[]).unwrap_err();
         assert_eq!(fault.lines().count(), 2, "{fault}");
     }
 

@@ -5,6 +5,7 @@
 
 mod duration;
 mod env;
+mod journal;
 mod later;
 mod load;
 mod portal;
@@ -40,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) keys: Keys,
     portal: portal::PortalConfig,
     pub(crate) admin: Admin,
+    pub(crate) journal: journal::JournalConfig,
     pub(crate) limits: Limits,
     pub(crate) abuse: Abuse,
     pub(crate) meters: BTreeMap<String, MeterConfig>,

@@ -26,6 +26,19 @@ pub(super) fn or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>,
     from.deserialize_any(Size)
 }
 
+/// A number of bytes that must be one.
+pub(super) fn some<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    or_none(from)?.ok_or_else(|| D::Error::custom("there must be a bound: write a size such as 8GiB"))
+}
+
+/// The size of one file of the journal: large enough that files are few, and no larger than a disk likes to give at once.
+pub(super) fn segment<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    match some(from)? {
+        bytes @ 1_048_576..=67_108_864 => Ok(bytes),
+        _ => Err(D::Error::custom("must be from 1MiB to 64MiB")),
+    }
+}
+
 struct Size;
 
 impl Visitor<'_> for Size {

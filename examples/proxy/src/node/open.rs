@@ -40,6 +40,8 @@ impl Opened {
             .clock(clock)
             .pepper_file(config.pepper_file())
             .node(name)
+            .data_dir(&config.server.data_dir)
+            .journal(config.journal.to_gate())
             .key_prefix(&*config.keys.prefix)
             .key_headers(config.keys.headers.iter().map(http::HeaderName::as_str))
             .legacy_headers(config.limits.legacy_headers)

@@ -1,0 +1,102 @@
+//! What runs beside requests: leases, shipping, the journal's room, changes, and the small things of every second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::GateCore;
+use crate::journal::JournalState;
+use crate::store::{Changed, FeedPosition, StoreErrorKind};
+
+/// Starts what runs beside requests. Tasks hold the gate weakly where they can live longer than it, and end with it.
+pub(super) fn start(core: &Arc<GateCore>, position: FeedPosition) {
+    let leases = Arc::clone(&core.leases);
+    let shipper = Arc::clone(&core.shipper);
+    let tasks = [
+        tokio::spawn(async move { leases.run().await }),
+        tokio::spawn(async move { shipper.run().await }),
+        tokio::spawn(keep_journal(Arc::downgrade(core))),
+        tokio::spawn(follow_changes(Arc::downgrade(core), position)),
+        tokio::spawn(keep_house(Arc::downgrade(core))),
+    ];
+    let mut handles = core.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    handles.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
+}
+
+/// How long known keys are served while the feed of changes is away: an hour.
+const MAX_STALE_NANOS: u64 = 3_600 * 1_000_000_000;
+
+/// C: applies changes of the key store's feed.
+async fn follow_changes(core: std::sync::Weak<GateCore>, mut position: FeedPosition) {
+    let mut away_since = None;
+    loop {
+        let Some(keys) = core.upgrade().map(|core| Arc::clone(&core.keys)) else { return };
+        let changes = keys.changes(position).await;
+        let Some(core) = core.upgrade() else { return };
+        match changes {
+            Ok(changes) => {
+                away_since = None;
+                core.callers.away.store(false, std::sync::atomic::Ordering::Relaxed);
+                for changed in &changes.items {
+                    core.callers.apply(changed, core.clock.monotonic());
+                }
+                position = changes.position.max(position);
+            }
+            Err(error) => {
+                let fatal = error.kind() == StoreErrorKind::Unusable;
+                tracing::warn!(error = &error as &dyn std::error::Error, fatal, "the feed of changes did not answer");
+                core.callers.away.store(true, std::sync::atomic::Ordering::Relaxed);
+                // The position stays, so the next answer has what was missed, and known keys are served meanwhile; but not for ever.
+                let now = core.clock.monotonic();
+                if now.nanos_since(*away_since.get_or_insert(now)) > MAX_STALE_NANOS {
+                    core.callers.apply(&Changed::All, now);
+                }
+                drop(core);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// Once a second: the wall clock's offset, last uses, gauges.
+async fn keep_house(core: std::sync::Weak<GateCore>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        let Some(core) = core.upgrade() else { return };
+        core.refresh_wall_offset();
+        core.metrics.gauges(core.recorder.seats.taken(), core.recorder.unshipped(), core.recorder.journal.size().0);
+        let uses = core.callers.take_uses();
+        if !uses.is_empty()
+            && let Err(error) = core.keys.mark_used(&uses).await
+        {
+            // Only a hint for people: the next use is noted again.
+            tracing::warn!(error = &error as &dyn std::error::Error, "last uses were not written");
+        }
+    }
+}
+
+/// Keeps room in the journal: when it runs low, and every second besides.
+async fn keep_journal(core: std::sync::Weak<GateCore>) {
+    let mut before = JournalState::Ok;
+    loop {
+        let Some(journal) = core.upgrade().map(|core| Arc::clone(&core.recorder.journal)) else { return };
+        let _ = tokio::time::timeout(Duration::from_secs(1), journal.low()).await;
+        let Some(now) = core.upgrade().map(|core| core.clock.wall()) else { return };
+        // A thread that may block: a file is made, or one is removed.
+        let Ok(state) = tokio::task::spawn_blocking(move || journal.maintain(now)).await else { return };
+        if state != before {
+            match &state {
+                JournalState::Ok => tracing::info!("the journal has room again"),
+                JournalState::Full { .. } => {
+                    tracing::error!("the journal is full: make space on its disk, or raise journal.retention_bytes")
+                }
+                JournalState::Failed(reason) => tracing::error!(reason, "the journal cannot be extended"),
+            }
+            before = state.clone();
+        }
+        if state != JournalState::Ok {
+            // Room comes from outside: looked for in a while, however often it is asked for.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}

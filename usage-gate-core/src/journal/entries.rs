@@ -1,0 +1,116 @@
+//! What is in the files of a journal, for those who only look: beside the process that writes them, or after it.
+
+use std::io;
+use std::path::Path;
+use std::vec;
+
+use super::read::{is_segment, read};
+use super::segment::{Segment, SegmentError};
+use crate::mapped::Area;
+use crate::model::{Meters, StreamId};
+use crate::store::{RefusalSum, UsageRecord};
+
+/// Items read at once.
+const CHUNK: usize = 4_096;
+
+/// One item of a journal.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The life of the process that wrote it.
+    pub stream: StreamId,
+    /// The first sequence of its segment.
+    pub segment: u64,
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// The meters of the gate that wrote it.
+    pub meters: Meters,
+    /// What it says.
+    pub item: Item,
+}
+
+/// What an item says.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Item {
+    /// A request, or units that were forfeited.
+    Record(UsageRecord),
+    /// Refusals, summed.
+    Refusals(RefusalSum),
+}
+
+/// Items of a journal, a segment at a time.
+#[derive(Debug)]
+pub struct Entries {
+    area: Area,
+    names: vec::IntoIter<String>,
+    segment: Option<(Segment, u64)>,
+    ready: vec::IntoIter<Entry>,
+}
+
+/// All that is published in the journal of a data directory (its folder `journal`), stream by stream, the oldest first. Nothing is changed, and no lock is taken.
+///
+/// # Errors
+/// The folder cannot be read. A file that cannot be read is an error of the iterator, which goes on with the next.
+pub fn entries(folder: &Path) -> io::Result<Entries> {
+    let area = Area::existing(folder);
+    let names: Vec<String> = area.list()?.into_iter().filter(|name| is_segment(name)).collect();
+    Ok(Entries { area, names: names.into_iter(), segment: None, ready: Vec::new().into_iter() })
+}
+
+impl Entries {
+    /// Reads on in the present segment, or begins the next; `None` at the end.
+    fn fill(&mut self) -> Option<io::Result<()>> {
+        let Some((segment, next)) = self.segment.take() else {
+            let name = self.names.next()?;
+            return Some(self.begin(&name));
+        };
+        if let Some(chunk) = read(std::slice::from_ref(&segment), next, CHUNK) {
+            self.segment = Some((segment, chunk.last.saturating_add(1)));
+            let entry = |sequence, item| Entry {
+                stream: chunk.stream,
+                segment: chunk.segment,
+                sequence,
+                meters: chunk.schema.meters.clone(),
+                item,
+            };
+            let records = chunk.records.into_iter().map(|record| entry(record.sequence, Item::Record(record)));
+            let refusals = chunk.refusals.into_iter().map(|sum| entry(sum.sequence, Item::Refusals(sum)));
+            let mut items: Vec<Entry> = records.chain(refusals).collect();
+            items.sort_by_key(|entry| entry.sequence);
+            self.ready = items.into_iter();
+        }
+        Some(Ok(()))
+    }
+
+    fn begin(&mut self, name: &str) -> io::Result<()> {
+        // A copy and no map: whoever owns the file may cut it.
+        match self.area.copy(name).map(Segment::open) {
+            Ok(Ok(segment)) => {
+                let first = segment.first();
+                self.segment = Some((segment, first));
+                Ok(())
+            }
+            Ok(Err(SegmentError::Unbegun)) => Ok(()),
+            Ok(Err(error)) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {error}"))),
+            // It went while we looked: the sink has all of it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Iterator for Entries {
+    type Item = io::Result<Entry>;
+
+    fn next(&mut self) -> Option<io::Result<Entry>> {
+        loop {
+            if let Some(entry) = self.ready.next() {
+                return Some(Ok(entry));
+            }
+            if let Err(error) = self.fill()? {
+                return Some(Err(error));
+            }
+        }
+    }
+}
