@@ -26,6 +26,7 @@ pub mod routes;
 mod seat;
 pub mod secret;
 pub mod store;
+pub mod verify;
 
 pub use gate::{BuildError, GateNumbers, GateStatus, UsageGate, UsageGateBuilder};
 pub use management::ManagementError;
