@@ -29,6 +29,7 @@ mod seat;
 pub mod secret;
 pub mod store;
 mod sync;
+pub mod verify;
 
 pub use gate::{BuildError, GateNumbers, GateStatus, JournalConfig, UsageGate, UsageGateBuilder, WhenFull};
 pub use journal::JournalDurability;

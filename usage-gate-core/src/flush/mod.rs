@@ -7,7 +7,7 @@ mod rollup;
 
 pub(crate) use digest::Chain;
 pub(crate) use driver::{Shipper, Turn};
-pub(crate) use rollup::{TotalKey, quota_use, rollup, totals};
+pub(crate) use rollup::{quota_use, rollup, totals};
 
 #[cfg(test)]
 mod simulation;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::model::{Environment, KeyId, MeterIndex, TenantId, Timestamp, UserId};
-use crate::store::{Batch, CounterTag, Outcome, RollupDelta, RollupKey, UnitTotals, UsageRecord};
+use crate::store::{AuditKey, Batch, CounterTag, Outcome, RollupDelta, RollupKey, UnitTotals, UsageRecord};
 
 /// What records of one rollup row share, for all meters.
 #[derive(PartialEq, Eq, Hash)]
@@ -113,23 +113,14 @@ fn groups<'b>(records: &'b [UsageRecord], meters: &[(MeterIndex, Arc<str>)]) -> 
     sums
 }
 
-/// What a segment's digest tells apart.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct TotalKey {
-    pub(crate) tenant: TenantId,
-    pub(crate) bucket: Timestamp,
-    pub(crate) meter: Arc<str>,
-    pub(crate) outcome: Arc<str>,
-}
-
-/// Rollup rows summed further, in key order.
-pub(crate) fn totals(rows: &[(RollupKey, RollupDelta)]) -> BTreeMap<TotalKey, RollupDelta> {
+/// Rollup rows summed by what a segment's digest tells apart, in key order.
+pub(crate) fn totals(rows: &[(RollupKey, RollupDelta)]) -> BTreeMap<AuditKey, RollupDelta> {
     let mut totals = HashMap::<(TenantId, Timestamp, &str, &str), (&RollupKey, RollupDelta)>::new();
     for (key, delta) in rows {
         let place = (key.tenant, key.bucket, &*key.meter, &*key.outcome);
         totals.entry(place).or_insert((key, RollupDelta::default())).1.add(*delta);
     }
-    let total = |key: &RollupKey| TotalKey {
+    let total = |key: &RollupKey| AuditKey {
         tenant: key.tenant,
         bucket: key.bucket,
         meter: Arc::clone(&key.meter),

@@ -317,6 +317,18 @@ impl Ledger {
         found
     }
 
+    /// Every window, with its start, and sizes and reported use of its open leases.
+    pub(crate) fn audited(&self) -> impl Iterator<Item = (&CounterId, Timestamp, WindowRow, u64, u64)> {
+        self.windows.iter().flat_map(move |(counter, starts)| {
+            starts.iter().map(move |(start, window)| {
+                let open = || window.open.iter().filter_map(|id| self.leases.get(id));
+                let size = open().fold(0_u64, |sum, lease| sum.saturating_add(lease.size));
+                let used = open().fold(0_u64, |sum, lease| sum.saturating_add(lease.used));
+                (counter, *start, window.row, size, used)
+            })
+        })
+    }
+
     /// Asserts A1 and A2 for every window, for tests.
     #[cfg(any(test, feature = "conformance"))]
     pub(crate) fn check(&self) {

@@ -7,6 +7,7 @@
 //! Every backend has the same six file names: keys, quotas, usage, accounts, sessions, reader.
 
 mod accounts;
+mod audit;
 mod error;
 mod keys;
 mod quotas;
@@ -28,6 +29,7 @@ pub mod memory;
 pub mod sqlite;
 
 pub use accounts::{AccountStore, Change, ChangeOutcome, Page, PageRequest, UserFilter};
+pub use audit::{Audit, AuditKey, AuditQuery, CounterAudit, SegmentDigest};
 pub use error::{StoreError, StoreErrorKind};
 pub use keys::{Changed, Changes, FeedPosition, KeyStore, LastUse, ResolvedKey};
 pub use memory::MemoryStore;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 
-use super::{RequestPage, RequestQuery, StoreError};
+use super::{Audit, AuditQuery, RequestPage, RequestQuery, StoreError};
 use crate::model::{Environment, KeyId, Per, TenantId, Timestamp, UserId};
 use crate::period::{AnchorDay, Calendar, Period, Zone, bucket_start};
 
@@ -161,6 +161,14 @@ pub trait UsageReader: Send + Sync + Debug + 'static {
     /// # Errors
     /// [`Unavailable`](super::StoreErrorKind::Unavailable).
     async fn requests(&self, query: &RequestQuery) -> Result<RequestPage, StoreError>;
+
+    /// Everything that an audit compares, as it was at one instant: watermarks, rollups, digests and counters.
+    ///
+    /// It reads all usage of the time asked for, and is not for pages.
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable).
+    async fn audit(&self, query: &AuditQuery) -> Result<Audit, StoreError>;
 }
 
 /// Usage of one bucket (or of the whole period, if no window is asked for), split by the dimensions asked for.

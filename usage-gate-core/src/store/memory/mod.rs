@@ -3,6 +3,7 @@
 //! The quotas are the ledger of `lease/ledger.rs` itself; accounts and keys share one lock, so that a change and its place in the feed are one step.
 
 mod accounts;
+mod audit;
 mod keys;
 mod quotas;
 mod reader;

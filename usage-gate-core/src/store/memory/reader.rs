@@ -4,7 +4,8 @@ use super::MemoryStore;
 use crate::store::reader::{UsageRow, fold};
 use crate::store::request_log::search;
 use crate::store::{
-    Dimension, RequestPage, RequestQuery, RollupDelta, RollupKey, StoreError, UsagePage, UsageQuery, UsageReader,
+    Audit, AuditQuery, Dimension, RequestPage, RequestQuery, RollupDelta, RollupKey, StoreError, UsagePage, UsageQuery,
+    UsageReader,
 };
 
 #[async_trait::async_trait]
@@ -21,6 +22,11 @@ impl UsageReader for MemoryStore {
     async fn requests(&self, query: &RequestQuery) -> Result<RequestPage, StoreError> {
         let usage = self.kept_usage();
         search(query, usage.blocks.iter()).map_err(|error| StoreError::unusable("read the request log", error))
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Audit, StoreError> {
+        let usage = self.kept_usage();
+        Ok(super::audit::audit(&usage, &self.ledger(), query))
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::convert::Infallible;
 
 use super::MemoryStore;
-use crate::flush::{Chain, TotalKey, quota_use, totals};
+use crate::flush::{Chain, quota_use, totals};
 use crate::model::{StreamId, TenantId, Timestamp};
 use crate::store::repeats::{self, Repeats, make_free};
 use crate::store::request_block::{Block, blocks};
 use crate::store::watermark::after_watermark;
-use crate::store::{Batch, CounterTag, RollupDelta, RollupKey, StoreError, UsageSink, requests};
+use crate::store::{AuditKey, Batch, CounterTag, RollupDelta, RollupKey, StoreError, UsageSink, requests};
 
 /// Blocks of the request log at most: some tens of megabytes.
 const MOST_BLOCKS: usize = 8_192;
@@ -43,7 +43,7 @@ pub(super) struct Digest {
     pub(super) last: u64,
     pub(super) items: u64,
     pub(super) chain: Chain,
-    pub(super) totals: BTreeMap<TotalKey, RollupDelta>,
+    pub(super) totals: BTreeMap<AuditKey, RollupDelta>,
 }
 
 #[async_trait::async_trait]

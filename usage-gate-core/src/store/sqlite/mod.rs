@@ -5,6 +5,7 @@
 //! The rules of quotas are not written in SQL: rows are read, `lease/ledger.rs` decides, rows are written.
 
 mod accounts;
+mod audit;
 mod days;
 mod digests;
 mod keys;

@@ -5,12 +5,14 @@ use rusqlite::{Connection, OptionalExtension, ToSql};
 
 use super::SqliteStore;
 use super::days::{Part, parts};
-use super::requests;
 use super::sums::Sums;
 use super::value::{Fault, instant};
+use super::{audit, requests};
 use crate::model::{TenantId, Timestamp};
 use crate::store::reader::fold;
-use crate::store::{Dimension, RequestPage, RequestQuery, StoreError, UsagePage, UsageQuery, UsageReader, Window};
+use crate::store::{
+    Audit, AuditQuery, Dimension, RequestPage, RequestQuery, StoreError, UsagePage, UsageQuery, UsageReader, Window,
+};
 
 #[async_trait::async_trait]
 impl UsageReader for SqliteStore {
@@ -22,6 +24,11 @@ impl UsageReader for SqliteStore {
     async fn requests(&self, query: &RequestQuery) -> Result<RequestPage, StoreError> {
         let query = query.clone();
         self.read("read the request log", move |connection| requests::find(connection, &query)).await
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Audit, StoreError> {
+        let query = *query;
+        self.read("audit usage", move |connection| audit::audit(connection, &query)).await
     }
 }
 

@@ -72,3 +72,15 @@ CREATE TABLE request_block (
 
 CREATE INDEX request_block_tenant ON request_block (tenant, at_last, at_first);
 CREATE INDEX request_block_at ON request_block (at_last, at_first);
+
+-- What was granted before records said what was taken of a quota. It counts as taken: leases from before then have no table that says what is
+-- left of them, so that they are closed as spent.
+CREATE TABLE quota_before (
+    counter      TEXT    NOT NULL,
+    period_start INTEGER NOT NULL,
+    units        INTEGER NOT NULL,
+    PRIMARY KEY (counter, period_start)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO quota_before (counter, period_start, units)
+SELECT counter, period_start, granted FROM quota_window WHERE granted > 0;
