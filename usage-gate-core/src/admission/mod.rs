@@ -34,6 +34,7 @@ pub(crate) use caller::{CallerCache, FillError};
 pub(crate) use credential::Credentials;
 pub(crate) use guard::Guard;
 pub use refusal::{Code, LimitState, Refusal};
+pub(crate) use settle::QuotaUses;
 pub use settle::{End, Settlement};
 pub use standing::Standing;
 pub use view::LimitView;

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use smallvec::SmallVec;
+
 use super::admit::{Admitted, TakenWhat, free_slot, with_counter};
 use crate::clock::Monotonic;
 use crate::invariant::invariant;
 use crate::journal::Recorded;
-use crate::lease::{Counter, CounterState};
-use crate::model::{Environment, MeterIndex};
-use crate::store::{Outcome, UnitTotals};
+use crate::lease::{Booking, Counter, CounterState};
+use crate::model::{Environment, MeterIndex, Timestamp};
+use crate::store::{CounterTag, Outcome, QuotaUse, UnitTotals};
 
 /// How the exchange with the client ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +52,7 @@ impl Admitted {
         self.settled = true;
         let now = self.gate.clock.monotonic();
         let (outcome, units) = self.judge(settlement, now);
-        self.settle_limits(outcome, &units, now);
+        let quotas = self.settle_limits(outcome, &units, now);
         self.gate.metrics.served(self.route, outcome);
         self.gate.recorder.publish(Recorded {
             request: self.request,
@@ -60,6 +62,7 @@ impl Admitted {
             status: settlement.status.unwrap_or(0),
             outcome,
             units,
+            quotas,
         });
     }
 
@@ -87,16 +90,18 @@ impl Admitted {
         (outcome, units)
     }
 
-    fn settle_limits(&mut self, outcome: Outcome, units: &UnitTotals, now: Monotonic) {
+    /// Gives what each lease counts for this request in the end (B9).
+    fn settle_limits(&mut self, outcome: Outcome, units: &UnitTotals, now: Monotonic) -> QuotaUses {
+        let mut uses = QuotaUses::new();
         for one in std::mem::take(&mut self.taken) {
             let Some(compiled) = self.caller.plan.limits.get(one.at) else { continue };
             let actual = units.of(compiled.meter);
-            let settle = |counter: &Arc<Counter>| match (&counter.state, &one.what) {
+            let mut settle = |counter: &Arc<Counter>| match (&counter.state, &one.what) {
                 (CounterState::Open(open), TakenWhat::Slot) => {
                     invariant!(R5, open.load(Ordering::Relaxed) > 0);
                     free_slot(open);
                 }
-                (CounterState::Quota(quota), TakenWhat::Quota(entry, held)) => {
+                (CounterState::Quota(quota), TakenWhat::Quota(source, held)) => {
                     // `bill_on` returns quota; nobody knows what an indeterminate request cost, so its units stay spent.
                     let owed = match outcome {
                         Outcome::Unbilled => 0,
@@ -106,7 +111,10 @@ impl Admitted {
                     let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
                     let began = self.started;
                     let period = || self.gate.period_of(compiled, quota, began);
-                    quota.adjust(entry.as_ref(), signed(*held).saturating_sub(signed(owed)), period);
+                    let difference = signed(*held).saturating_sub(signed(owed));
+                    let booked = quota.adjust(source.entry(), difference, period);
+                    let of = source.entry().map(|entry| entry.period).or_else(period).map(|period| period.start);
+                    note(&mut uses, counter.tag, of.unwrap_or(self.at), &[source.booking(*held), booked]);
                     if owed > *held && quota.runs_low() {
                         self.gate.queue.ask_for(counter);
                     }
@@ -124,7 +132,25 @@ impl Admitted {
                 }
             }
         }
+        uses
     }
+}
+
+/// What a request took of quotas: two inline, what most plans have.
+pub(crate) type QuotaUses = SmallVec<[QuotaUse; 2]>;
+
+/// Adds bookings of one counter, one use a lease.
+fn note(uses: &mut QuotaUses, counter: CounterTag, period: Timestamp, bookings: &[Booking]) {
+    for booking in bookings.iter().filter(|booking| booking.used != 0) {
+        let known = uses.iter_mut().find(|known| known.counter == counter && known.lease == booking.lease);
+        if let Some(known) = known {
+            known.units = known.units.saturating_add(booking.used);
+        } else {
+            let period = period.floor_seconds();
+            uses.push(QuotaUse { lease: booking.lease, counter, period, units: booking.used });
+        }
+    }
+    uses.retain(|used| used.units != 0);
 }
 
 impl Drop for Admitted {

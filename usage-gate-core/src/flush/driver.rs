@@ -124,7 +124,7 @@ impl Flusher {
                     units: record.units,
                     measured: crate::store::Measured::Exact,
                     bucket,
-                    quotas: Vec::new(),
+                    quotas: record.quotas.into_vec(),
                     retry: None,
                 }
             })

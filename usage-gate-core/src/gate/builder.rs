@@ -12,14 +12,16 @@ use crate::admission::{CallerCache, Credentials, Guard};
 use crate::clock::Clock;
 use crate::flush::{Flusher, Progress};
 use crate::journal::{Recorder, Refusals};
-use crate::lease::{Counters, LeaseDriver, LeaseQueue};
+use crate::kernel::KernelBoot;
+use crate::lease::{Counters, LeaseDriver, LeaseQueue, LeaseTable, TableError};
+use crate::mapped::Area;
 use crate::metrics::Metrics;
 use crate::model::{AddressRange, Meters, MetersError, StreamId};
 use crate::routes::{Route, RouteError, Routes};
 use crate::secret::{NoRandomness, Pepper};
 use crate::store::{
     AccountStore, Changed, FeedPosition, KeyStore, NodeIdentity, QuotaStore, SessionStore, StoreError, StoreErrorKind,
-    TableId, UsageReader, UsageSink,
+    UsageReader, UsageSink,
 };
 
 /// Bad credentials within a minute that are too many.
@@ -91,6 +93,9 @@ pub enum BuildError {
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] NoRandomness),
+    /// The table of leases is not this node's, or cannot be opened.
+    #[error(transparent)]
+    LeaseTable(#[from] TableError),
     /// A store did not answer.
     #[error("the store cannot be used at the start")]
     Store(#[from] StoreError),
@@ -277,12 +282,10 @@ impl UsageGateBuilder {
         let guard = Guard::new(&self.denied, &self.allowed, bad_credentials, block_for)?;
         let meters = Meters::new(&self.meters)?;
         let routes = Arc::new(Routes::compile(self.routes, &meters)?);
-        let node = NodeIdentity {
-            node: self.node.unwrap_or_else(|| "node".to_owned()),
-            boot: StreamId::generate(),
-            table: TableId::generate(),
-        };
-        quotas.register(&node).await?;
+        let (node, boot) = (self.node.unwrap_or_else(|| "node".to_owned()), StreamId::generate());
+        let (table, found) = LeaseTable::open(&Area::memory(), &node, boot, KernelBoot::current())?;
+        let node = NodeIdentity { node, boot, table: table.id() };
+        let open = quotas.register(&node).await?;
         let position = keys.position().await?;
 
         let metrics = Arc::new(Metrics::new(&routes));
@@ -293,6 +296,7 @@ impl UsageGateBuilder {
         let leases = Arc::new(LeaseDriver {
             store: Arc::clone(&quotas),
             node: node.clone(),
+            table,
             clock: self.clock.clone(),
             counters: Arc::clone(&counters),
             queue: Arc::clone(&queue),
@@ -301,6 +305,7 @@ impl UsageGateBuilder {
             calls: AtomicU64::new(0),
             turn: tokio::sync::Mutex::new(None),
         });
+        leases.take_over(&open, found).await?;
         let flusher = Arc::new(Flusher {
             sink,
             stream: node.boot,

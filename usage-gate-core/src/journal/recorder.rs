@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::Notify;
 
-use crate::admission::Caller;
+use crate::admission::{Caller, QuotaUses};
 use crate::model::{RequestId, Timestamp};
 use crate::routes::RouteIndex;
 use crate::seat::Seats;
@@ -21,6 +21,8 @@ pub(crate) struct Recorded {
     pub(crate) status: u16,
     pub(crate) outcome: Outcome,
     pub(crate) units: UnitTotals,
+    /// What its leases count for it.
+    pub(crate) quotas: QuotaUses,
 }
 
 /// Takes records in, synchronously.

@@ -91,6 +91,12 @@ impl LeaseId {
     pub const fn from_u128(value: u128) -> Self {
         Self(value)
     }
+
+    /// The lower half of the number, by which records cite the lease.
+    #[must_use]
+    pub fn tag(self) -> u64 {
+        u64::try_from(self.0 & u128::from(u64::MAX)).unwrap_or(0)
+    }
 }
 
 impl Debug for LeaseId {
