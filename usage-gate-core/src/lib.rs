@@ -17,14 +17,12 @@ pub mod journal;
 mod kernel;
 mod lease;
 pub mod management;
-#[allow(dead_code, unused_imports)]
 mod mapped;
 mod metrics;
 pub mod model;
 pub mod period;
 pub mod price;
 pub mod routes;
-#[allow(dead_code, unused_imports)]
 mod seat;
 pub mod secret;
 pub mod store;

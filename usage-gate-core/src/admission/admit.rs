@@ -14,7 +14,7 @@ use super::caller::{Applied, CompiledLimit};
 use super::{Caller, Code, Head, Refusal, Standing};
 use crate::clock::Monotonic;
 use crate::gate::{GateCore, WhenFull};
-use crate::lease::{Counter, CounterState, LeaseEntry, RateTaken};
+use crate::lease::{Booking, Counter, CounterState, LeaseEntry, RateTaken};
 use crate::model::{Environment, RequestId, Timestamp, WhenExceeded};
 use crate::routes::RouteIndex;
 use crate::seat::{Seat, SeatContents};
@@ -58,10 +58,40 @@ pub(crate) struct Taken {
 #[derive(Debug)]
 pub(crate) enum TakenWhat {
     Slot,
-    /// Units, and the lease they are of; without one they are a debt that the next lease takes over.
-    Quota(Option<Arc<LeaseEntry>>, u64),
+    /// Units held of a quota.
+    Quota(Held, u64),
     /// Units; 0 where the cost is known only later.
     Rate(u64),
+}
+
+/// Where units of a quota are held.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// On the lease that they were taken of.
+    Lease(Arc<LeaseEntry>),
+    /// Without one that had as many: on a lease that is in debt now (the lower half of its id), or as a debt that the next begins with (0).
+    Owed(u64),
+    /// Nowhere: their period is over.
+    Nowhere,
+}
+
+impl Held {
+    pub(crate) const fn entry(&self) -> Option<&Arc<LeaseEntry>> {
+        match self {
+            Self::Lease(entry) => Some(entry),
+            Self::Owed(_) | Self::Nowhere => None,
+        }
+    }
+
+    /// How a record cites it.
+    pub(crate) fn booking(&self, held: u64) -> Booking {
+        let used = i64::try_from(held).unwrap_or(i64::MAX);
+        match self {
+            Self::Lease(entry) => Booking { lease: entry.tag(), used },
+            Self::Owed(lease) => Booking { lease: *lease, used },
+            Self::Nowhere => Booking::NOTHING,
+        }
+    }
 }
 
 /// What one try gave.
@@ -228,15 +258,18 @@ impl GateCore {
                 if entry.is_none() && compiled.limit.when_exceeded == WhenExceeded::Block {
                     return None;
                 }
-                if entry.is_none() {
-                    quota.adjust(None, -i64::try_from(units).unwrap_or(i64::MAX), || {
-                        self.period_of(compiled, quota, now)
-                    });
+                let signed = i64::try_from(units).unwrap_or(i64::MAX);
+                let held = if let Some(entry) = entry {
+                    if quota.runs_low() {
+                        self.queue.ask_for(counter);
+                    }
+                    Held::Lease(entry)
+                } else {
+                    let booking = quota.adjust(None, -signed, || self.period_of(compiled, quota, now));
                     self.queue.ask_for(counter);
-                } else if quota.runs_low() {
-                    self.queue.ask_for(counter);
-                }
-                Some(TakenWhat::Quota(entry, units))
+                    if booking == Booking::NOTHING { Held::Nowhere } else { Held::Owed(booking.lease) }
+                };
+                Some(TakenWhat::Quota(held, units))
             }
         }
     }
@@ -247,12 +280,12 @@ impl GateCore {
             let Some(counter) = one.counter.as_ref().or(own) else { continue };
             match (&counter.state, one.what) {
                 (CounterState::Open(open), TakenWhat::Slot) => free_slot(open),
-                (CounterState::Quota(quota), TakenWhat::Quota(entry, units)) => {
+                (CounterState::Quota(quota), TakenWhat::Quota(held, units)) => {
                     let period = || {
                         let compiled = caller.plan.limits.get(one.at)?;
                         self.period_of(compiled, quota, self.clock.monotonic())
                     };
-                    quota.adjust(entry.as_ref(), i64::try_from(units).unwrap_or(i64::MAX), period);
+                    quota.adjust(held.entry(), i64::try_from(units).unwrap_or(i64::MAX), period);
                 }
                 _ => {}
             }
@@ -318,27 +351,22 @@ impl Admitted {
     }
 
     /// What leases count of this request by now.
-    fn quotas_held(&self) -> QuotaUses {
+    pub(super) fn quotas_held(&self) -> QuotaUses {
         let mut uses = QuotaUses::new();
         for one in &self.taken {
-            let TakenWhat::Quota(entry, held) = &one.what else { continue };
+            let TakenWhat::Quota(source, held) = &one.what else { continue };
+            let used = source.booking(*held);
+            if used == Booking::NOTHING {
+                continue;
+            }
             with_counter_of(self, one, |counter| {
                 let CounterState::Quota(quota) = &counter.state else { return };
-                let period = match entry {
-                    Some(entry) => Some(entry.period),
-                    None => self
-                        .caller
-                        .plan
-                        .limits
-                        .get(one.at)
-                        .and_then(|compiled| self.gate.period_of(compiled, quota, self.started)),
-                };
-                uses.extend(period.map(|period| QuotaUse {
-                    lease: entry.as_ref().map_or(0, |entry| entry.lease.tag()),
-                    counter: counter.tag,
-                    period: period.start,
-                    units: i64::try_from(*held).unwrap_or(i64::MAX),
-                }));
+                let period = source.entry().map(|entry| entry.period).or_else(|| {
+                    let compiled = self.caller.plan.limits.get(one.at)?;
+                    self.gate.period_of(compiled, quota, self.started)
+                });
+                let period = period.map_or(self.at, |period| period.start).floor_seconds();
+                uses.push(QuotaUse { lease: used.lease, counter: counter.tag, period, units: used.used });
             });
         }
         uses

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::admit::{Admitted, TakenWhat, with_counter};
+use super::admit::{Admitted, Held, TakenWhat, with_counter};
 use crate::clock::Monotonic;
 use crate::gate::GateCore;
 use crate::lease::{Counter, CounterState, LeaseEntry, QuotaCounter};
@@ -21,7 +21,7 @@ impl Admitted {
         let mut enough = true;
         for one in &mut self.taken {
             let Some(compiled) = self.caller.plan.limits.get(one.at) else { continue };
-            let TakenWhat::Quota(entry, held) = &mut one.what else { continue };
+            let TakenWhat::Quota(Held::Lease(entry), held) = &mut one.what else { continue };
             if compiled.meter != meter || *held >= total {
                 continue;
             }
@@ -30,16 +30,16 @@ impl Admitted {
             let seat = self.seat.as_ref();
             let mut take = |counter: &Arc<Counter>| {
                 let CounterState::Quota(quota) = &counter.state else { return true };
-                let before = (entry.clone(), *held);
+                let before = (Arc::clone(entry), *held);
                 if take_more(quota, entry, *held, total, now) {
                     *held = total;
-                    note(seat, counter.tag, &before, (entry.as_ref(), total));
+                    note(seat, counter.tag, &before, (entry, total));
                     if quota.runs_low() {
                         gate.queue.ask_for(counter);
                     }
                     return true;
                 }
-                let there_is_more = may_have(quota, entry.as_ref(), total - *held, now);
+                let there_is_more = may_have(quota, entry, total - *held, now);
                 if there_is_more {
                     ask(gate, counter, quota, total);
                 }
@@ -55,23 +55,19 @@ impl Admitted {
 }
 
 /// Notes in the seat what leases count now, so that a crash forgets none of it.
-fn note(
-    seat: Option<&Seat>,
-    counter: CounterTag,
-    before: &(Option<Arc<LeaseEntry>>, u64),
-    after: (Option<&Arc<LeaseEntry>>, u64),
-) {
-    let (Some(seat), (Some(old), held), (Some(new), total)) = (seat, before, after) else { return };
+fn note(seat: Option<&Seat>, counter: CounterTag, before: &(Arc<LeaseEntry>, u64), after: (&Arc<LeaseEntry>, u64)) {
+    let Some(seat) = seat else { return };
     let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
-    let used =
-        |entry: &LeaseEntry, units| QuotaUse { lease: entry.lease.tag(), counter, period: entry.period.start, units };
-    seat.raise(&used(new, signed(total)));
-    seat.raise(&used(old, -signed(*held)));
+    let used = |entry: &LeaseEntry, units| {
+        let period = entry.period.start.floor_seconds();
+        QuotaUse { lease: entry.tag(), counter, period, units }
+    };
+    seat.raise(&used(after.0, signed(after.1)));
+    seat.raise(&used(&before.0, -signed(before.1)));
 }
 
 /// Takes the difference of the same lease, or the whole of another one of the same period.
-fn take_more(quota: &QuotaCounter, entry: &mut Option<Arc<LeaseEntry>>, held: u64, total: u64, now: Monotonic) -> bool {
-    let Some(current) = entry else { return false };
+fn take_more(quota: &QuotaCounter, current: &mut Arc<LeaseEntry>, held: u64, total: u64, now: Monotonic) -> bool {
     if current.spend(total - held, now) {
         return true;
     }
@@ -87,13 +83,13 @@ fn take_more(quota: &QuotaCounter, entry: &mut Option<Arc<LeaseEntry>>, held: u6
 }
 
 /// Whether the authority may have `units` beyond what is held; from what it said last.
-fn may_have(quota: &QuotaCounter, entry: Option<&Arc<LeaseEntry>>, units: u64, now: Monotonic) -> bool {
+fn may_have(quota: &QuotaCounter, entry: &LeaseEntry, units: u64, now: Monotonic) -> bool {
     if quota.is_exhausted(units, now) {
         return false;
     }
     let Some(window) = quota.window() else { return true };
     // After the turn of a period the old one's state says nothing of the new one.
-    entry.is_some_and(|entry| now >= entry.deadline)
+    now >= entry.deadline
         || quota.held(now).saturating_add(window.cap.saturating_sub(window.granted)) >= units
 }
 

@@ -9,7 +9,7 @@ use crate::clock::Monotonic;
 use crate::invariant::invariant;
 use crate::journal::{Record, Synced};
 use crate::lease::{Booking, Counter, CounterState, Forfeit};
-use crate::model::{Environment, MeterIndex};
+use crate::model::{Environment, MeterIndex, Timestamp};
 use crate::period::Period;
 use crate::store::{CounterTag, LeaseId, Measured, Outcome, QuotaUse, UnitTotals};
 
@@ -137,7 +137,7 @@ impl Admitted {
                     invariant!(R5, open.load(Ordering::Relaxed) > 0);
                     free_slot(open);
                 }
-                (CounterState::Quota(quota), TakenWhat::Quota(entry, held)) => {
+                (CounterState::Quota(quota), TakenWhat::Quota(source, held)) => {
                     // `bill_on` returns quota; nobody knows what an indeterminate request cost, so its units stay spent.
                     let owed = match outcome {
                         Outcome::Unbilled => 0,
@@ -147,8 +147,9 @@ impl Admitted {
                     let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
                     let began = self.started;
                     let period = || self.gate.period_of(compiled, quota, began);
-                    let booked = quota.adjust(entry.as_ref(), signed(*held).saturating_sub(signed(owed)), period);
-                    book(&mut uses, counter.tag, booked);
+                    let booked = quota.adjust(source.entry(), signed(*held).saturating_sub(signed(owed)), period);
+                    let of = source.entry().map(|entry| entry.period).or_else(period);
+                    book(&mut uses, counter.tag, of.map_or(self.at, |period| period.start), booked);
                     if owed > *held && quota.runs_low() {
                         self.gate.queue.ask_for(counter);
                     }
@@ -167,11 +168,16 @@ impl Admitted {
 }
 
 /// B9: a difference is cited where it was booked.
-fn book(uses: &mut QuotaUses, counter: CounterTag, booked: Booking) {
-    let Some(of_counter) = uses.iter().find(|one| one.counter == counter).copied() else { return };
+fn book(uses: &mut QuotaUses, counter: CounterTag, period: Timestamp, booked: Booking) {
+    if booked == Booking::NOTHING {
+        return;
+    }
     match uses.iter_mut().find(|one| one.counter == counter && one.lease == booked.lease) {
         Some(one) => one.units = one.units.saturating_add(booked.used),
-        None => uses.push(QuotaUse { lease: booked.lease, units: booked.used, ..of_counter }),
+        None => {
+            let period = period.floor_seconds();
+            uses.push(QuotaUse { lease: booked.lease, counter, period, units: booked.used });
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::{BuildError, JournalConfig};
 use crate::journal::{DeadStream, Files, Journal, JournalOptions, LifeEnd, Schema, Stream, of_record};
 use crate::kernel::KernelBoot;
-use crate::lease::{Difference, Found, LeaseTable, forfeits};
+use crate::lease::{Found, LeaseTable, reconcile};
 use crate::mapped::{Area, FolderLock};
 use crate::model::{StreamId, Timestamp};
 use crate::seat::{DeadLife, DeadSeats, SeatTable};
@@ -71,7 +71,7 @@ impl Start {
                 "a file of the journal is damaged: what is in it is not counted; it is left as it is"
             );
         }
-        let (table, found) = LeaseTable::open(&area, &self.node, self.stream, kernel)?;
+        let (table, mut found) = LeaseTable::open(&area, &self.node, self.stream, kernel)?;
         let seats = DeadSeats::open(&area, kernel).map_err(BuildError::journal("read the seats"))?;
         for id in files
             .streams()
@@ -81,7 +81,7 @@ impl Start {
             .collect::<Vec<_>>()
         {
             let seats = seats.as_ref().filter(|seats| seats.stream() == id);
-            let recovered = recover(&mut files, id, seats, &found, &options, self.now);
+            let recovered = recover(&mut files, id, seats, &mut found, &options, self.now);
             let Recovered { records, forfeited } =
                 recovered.map_err(BuildError::journal("finish what an earlier process left"))?;
             tracing::info!(stream = %id, records, forfeited_units = forfeited, "finished what an earlier process left");
@@ -107,7 +107,7 @@ fn recover(
     files: &mut Files,
     id: StreamId,
     seats: Option<&DeadSeats>,
-    leases: &[Found],
+    leases: &mut [Found],
     options: &JournalOptions,
     now: Timestamp,
 ) -> io::Result<Recovered> {
@@ -139,18 +139,9 @@ fn recover(
         *sum = sum.saturating_add(quota.units);
     }
     let mut forfeited = 0;
-    for difference in forfeits(leases.iter().map(|found| &found.entry), &cited, id) {
-        match difference {
-            Difference::Forfeited(forfeit) => {
-                forfeited += forfeit.units;
-                append(&forfeit.record(&schema.meters, now), &|_| {})?;
-            }
-            Difference::Owed(lease, units) => {
-                if let Some(found) = leases.iter().find(|found| found.entry.lease == lease) {
-                    found.slot.lower(units);
-                }
-            }
-        }
+    for forfeit in reconcile(leases, &cited, id) {
+        forfeited += forfeit.units;
+        append(&forfeit.record(&schema.meters, now), &|_| {})?;
     }
     dead.into_inner().seal()?;
     Ok(Recovered { records, forfeited })

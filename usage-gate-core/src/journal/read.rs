@@ -42,6 +42,7 @@ impl Chunk {
             meters: self.schema.meters,
             records: self.records,
             refusals: self.refusals,
+            samples: Vec::new(),
         }
     }
 }

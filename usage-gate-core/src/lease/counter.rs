@@ -12,12 +12,14 @@ use super::{LeaseEntry, RateBucket};
 use crate::clock::Monotonic;
 use crate::model::LimitKind;
 use crate::period::{Calendar, Period};
-use crate::store::{CounterId, WindowState};
+use crate::store::{CounterId, CounterTag, WindowState};
 
 /// One counter and how it is kept.
 #[derive(Debug)]
 pub(crate) struct Counter {
     pub(crate) id: CounterId,
+    /// How records name it.
+    pub(crate) tag: CounterTag,
     pub(crate) state: CounterState,
 }
 
@@ -164,29 +166,45 @@ impl QuotaCounter {
         self.leases.load().iter().map(|entry| entry.deadline.nanos_since(now)).max().filter(|nanos| *nanos > 0)
     }
 
-    /// Gives back (positive) or takes more (negative), on the lease that was taken from or another of its period.
+    /// Gives back (positive) or takes more (negative), on the lease that was taken from or another of its period. Says where it was booked.
     ///
     /// Moving the difference to another lease keeps the sums right (A2, B9): what one lease counts too much, the other counts too
     /// little. Where nothing was taken from a lease, `period` tells of which period the units are.
-    pub(crate) fn adjust(&self, from: Option<&Arc<LeaseEntry>>, units: i64, period: impl FnOnce() -> Option<Period>) {
-        if units == 0 || from.is_some_and(|entry| entry.adjust(units)) {
-            return;
+    pub(crate) fn adjust(
+        &self,
+        from: Option<&Arc<LeaseEntry>>,
+        units: i64,
+        period: impl FnOnce() -> Option<Period>,
+    ) -> Booking {
+        let booked_on = |entry: &LeaseEntry| Booking { lease: entry.tag(), used: units.saturating_neg() };
+        if units == 0 {
+            return Booking::NOTHING;
         }
-        let Some(period) = from.map(|entry| entry.period).or_else(period) else { return };
-        if self.leases.load().iter().any(|entry| entry.period == period && entry.adjust(units)) {
-            return;
+        if let Some(entry) = from
+            && entry.adjust(units)
+        {
+            return booked_on(entry);
+        }
+        let Some(period) = from.map(|entry| entry.period).or_else(period) else { return Booking::NOTHING };
+        if let Some(entry) = self.leases.load().iter().find(|entry| entry.period == period && entry.adjust(units)) {
+            return booked_on(entry);
         }
         let mut debt = lock(&self.debt);
         let known = debt.filter(|debt| debt.period == period).map_or(0, |debt| debt.units);
         let later = debt.is_some_and(|debt| debt.period.start > period.start);
         if units < 0 && !later {
             *debt = Some(Debt { period, units: known.saturating_add(units.unsigned_abs()) });
-        } else if from.is_none() && known > 0 {
+            return Booking { lease: 0, used: units.saturating_neg() };
+        }
+        if units > 0 && from.is_none() && known > 0 {
             // What was never leased is undone where it was noted.
             let left = known.saturating_sub(units.unsigned_abs());
             *debt = (left > 0).then_some(Debt { period, units: left });
+            let undone = i64::try_from(known.saturating_sub(left)).unwrap_or(i64::MAX);
+            return Booking { lease: 0, used: undone.saturating_neg() };
         }
-        // Any other credit is recorded with the request and not granted again: no lease of its period is left.
+        // Any other credit is not granted again, since no lease of its period is left: the lease that was taken from counts it as used.
+        Booking::NOTHING
     }
 
     /// Whether a lease has just fallen below its low-water mark.
@@ -392,8 +410,7 @@ impl QuotaCounter {
         let open = self.leases.load();
         let mut debt = lock(&self.debt);
         if let Some(known) = *debt
-            && let Ok(units) = i64::try_from(known.units)
-            && open.iter().any(|entry| entry.period == known.period && entry.adjust(-units))
+            && open.iter().any(|entry| entry.period == known.period && entry.take_debt(known.units))
         {
             *debt = None;
         }
@@ -402,6 +419,20 @@ impl QuotaCounter {
     pub(crate) fn has_debt(&self) -> bool {
         lock(&self.debt).is_some()
     }
+}
+
+/// Where units were booked, as a record cites them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Booking {
+    /// The lower half of the lease's id; 0 for a debt that the next lease begins with.
+    pub(crate) lease: u64,
+    /// How much more is used; negative for a credit.
+    pub(crate) used: i64,
+}
+
+impl Booking {
+    /// Nothing was booked anywhere.
+    pub(crate) const NOTHING: Self = Self { lease: 0, used: 0 };
 }
 
 /// Units that were spent without a lease.
@@ -437,6 +468,15 @@ type CounterKey = (LimitKind, CounterId);
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     all: Mutex<HashMap<CounterKey, Arc<Counter>>>,
+    /// Leases of an earlier life whose counter nobody has asked for yet.
+    left: Mutex<HashMap<CounterId, Left>>,
+}
+
+/// Leases that an earlier life has left of one counter.
+#[derive(Debug)]
+struct Left {
+    since: Monotonic,
+    leases: LeaseSet,
 }
 
 impl Counters {
@@ -447,9 +487,32 @@ impl Counters {
         if let Some(known) = all.get(&key) {
             return Arc::clone(known);
         }
-        let counter = Arc::new(Counter { id: key.1.clone(), state: new() });
+        let counter = Arc::new(Counter { tag: key.1.tag(), id: key.1.clone(), state: new() });
+        if let CounterState::Quota(quota) = &counter.state
+            && let Some(left) = lock(&self.left).remove(&counter.id)
+        {
+            quota.leases.store(Arc::new(left.leases));
+        }
         all.insert(key, Arc::clone(&counter));
         counter
+    }
+
+    /// Keeps leases that an earlier life of this node has left until somebody counts there.
+    pub(crate) fn inherit(&self, leases: impl IntoIterator<Item = (CounterId, Arc<LeaseEntry>)>, now: Monotonic) {
+        let mut left = lock(&self.left);
+        for (counter, lease) in leases {
+            left.entry(counter).or_insert_with(|| Left { since: now, leases: LeaseSet::new() }).leases.push(lease);
+        }
+    }
+
+    /// Leases of an earlier life that nobody has asked for: those that are over, those that have been idle for long, or all.
+    pub(crate) fn take_left(&self, now: Monotonic, all: bool) -> Vec<Arc<LeaseEntry>> {
+        let mut left = lock(&self.left);
+        let over = |left: &mut Left| {
+            all || now.nanos_since(left.since) >= IDLE_TICKS * 1_000_000_000
+                || left.leases.iter().any(|entry| now >= entry.deadline)
+        };
+        left.extract_if(|_, left| over(left)).flat_map(|(_, left)| left.leases).collect()
     }
 
     pub(crate) fn known(&self, kind: LimitKind, id: CounterId) -> Option<Arc<Counter>> {

@@ -11,11 +11,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::counter::Answer;
-use super::{Counter, CounterState, Counters, LeaseEntry, QuotaCounter, Return};
+use super::inherit::Fate;
+use super::slot::Granted;
+use super::{Counter, CounterState, Counters, Found, LeaseEntry, LeaseTable, QuotaCounter, Return, Slot, inherit};
 use crate::clock::{Clock, Monotonic};
 use crate::metrics::Metrics;
 use crate::store::{
-    LeaseAnswer, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, QuotaStore, StoreError, StoreErrorKind,
+    LeaseAnswer, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, OpenLease, QuotaStore, StoreError,
+    StoreErrorKind,
 };
 
 /// Counters in one call, at most: a bound on the transaction.
@@ -51,6 +54,7 @@ impl LeaseQueue {
 pub(crate) struct LeaseDriver {
     pub(crate) store: Arc<dyn QuotaStore>,
     pub(crate) node: NodeIdentity,
+    pub(crate) table: Arc<LeaseTable>,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<Counters>,
     pub(crate) queue: Arc<LeaseQueue>,
@@ -68,6 +72,8 @@ pub(crate) struct LeaseDriver {
 pub(crate) struct Pending {
     call: LeaseCall,
     parts: Vec<Part>,
+    /// Leases of an earlier life that go back without anybody having counted there.
+    left: Vec<Arc<LeaseEntry>>,
 }
 
 #[derive(Debug)]
@@ -75,8 +81,8 @@ struct Part {
     counter: Arc<Counter>,
     ended: Vec<Arc<LeaseEntry>>,
     reported: Vec<(Arc<LeaseEntry>, u64)>,
-    /// Index of its request in the call.
-    request: Option<usize>,
+    /// Index of its request in the call, and where the lease is to be kept.
+    request: Option<(usize, Slot)>,
 }
 
 /// What a round of the driver is for.
@@ -112,6 +118,35 @@ impl LeaseDriver {
         }
     }
 
+    /// Takes over what earlier lives of this node have left: `open` at the authority, `found` in the table. Returns what is not spent on, in the
+    /// first call of this life; to be called before the gate serves.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store does not answer: the next life does it again.
+    pub(crate) async fn take_over(&self, open: &[OpenLease], found: Vec<Found>) -> Result<(), StoreError> {
+        let now = self.clock.monotonic();
+        let plan = inherit(open, found.iter().map(|found| &found.entry), now);
+        let call =
+            LeaseCall { node: self.node.clone(), reports: plan.reports, returns: plan.returns, requests: Vec::new() };
+        if !call.is_empty() {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            self.store.lease(&call).await?;
+        }
+        let mut left = Vec::new();
+        for (found, fate) in found.into_iter().zip(plan.fates) {
+            match fate {
+                Fate::SpentOn => {
+                    let used = found.entry.used();
+                    let lease = LeaseEntry::take_over(found.slot, &found.entry, used);
+                    left.push((found.entry.counter, Arc::new(lease)));
+                }
+                Fate::Freed => found.slot.release(),
+            }
+        }
+        self.counters.inherit(left, now);
+        Ok(())
+    }
+
     /// Reports what was spent, so that reads of the authority are fresh.
     pub(crate) async fn report(&self) -> Result<(), StoreError> {
         self.round(Round::Tick).await
@@ -135,7 +170,12 @@ impl LeaseDriver {
                 Round::Queued => self.queue.take(),
                 Round::Tick | Round::Drain => self.counters.quotas(),
             };
-            let pending = self.compose(&counters, round);
+            let mut pending = self.compose(&counters, round);
+            if round != Round::Queued {
+                pending.left = self.counters.take_left(self.clock.monotonic(), round == Round::Drain);
+                let returns = pending.left.iter().map(|entry| entry.returned());
+                pending.call.returns.extend(returns);
+            }
             if !pending.call.is_empty() {
                 self.send(&mut turn, pending).await?;
             }
@@ -155,32 +195,33 @@ impl LeaseDriver {
         let mut parts = Vec::new();
         for counter in sorted {
             let CounterState::Quota(quota) = &counter.state else { continue };
-            let part = compose_part(counter, quota, round, now, &mut call);
+            let part = compose_part(counter, quota, round, now, &self.table, &mut call);
             if part.request.is_some() || !part.ended.is_empty() || !part.reported.is_empty() {
                 parts.push(part);
             }
         }
-        Pending { call, parts }
+        Pending { call, parts, left: Vec::new() }
     }
 
     async fn send(&self, turn: &mut Option<Pending>, pending: Pending) -> Result<(), StoreError> {
         let sent = self.clock.monotonic();
         self.calls.fetch_add(1, Ordering::Relaxed);
         // Kept before the await: who drops this future (abort, a client that left) must not drop the call.
-        let pending = turn.insert(pending);
-        match self.store.lease(&pending.call).await {
+        let kept = turn.insert(pending);
+        match self.store.lease(&kept.call).await {
             Ok(answer) => {
                 self.away.store(false, Ordering::Release);
                 self.metrics.lease_call(true);
-                self.take_in(pending, &answer, sent);
-                *turn = None;
+                if let Some(pending) = turn.take() {
+                    self.take_in(pending, &answer, sent);
+                }
                 Ok(())
             }
             Err(error) => {
                 self.away.store(true, Ordering::Release);
                 self.metrics.lease_call(false);
                 let now = self.clock.monotonic();
-                for part in &pending.parts {
+                for part in &kept.parts {
                     if let CounterState::Quota(quota) = &part.counter.state {
                         quota.fail(now);
                     }
@@ -193,32 +234,52 @@ impl LeaseDriver {
         }
     }
 
-    fn take_in(&self, pending: &Pending, answer: &LeaseAnswer, sent: Monotonic) {
-        for part in &pending.parts {
+    fn take_in(&self, pending: Pending, answer: &LeaseAnswer, sent: Monotonic) {
+        for entry in &pending.left {
+            entry.release();
+        }
+        for part in pending.parts {
             let CounterState::Quota(quota) = &part.counter.state else { continue };
             for (entry, used) in &part.reported {
                 entry.reported.fetch_max(*used, Ordering::Relaxed);
             }
-            let grant = part.request.and_then(|at| Some((pending.call.requests.get(at)?, answer.grants.get(at)?)));
-            let until_end =
-                grant.map_or(0, |(_, grant)| answer.now.micros_until(grant.window.period.end).saturating_mul(1_000));
-            let begun = grant.filter(|(_, grant)| grant.units > 0).map(|(_, grant)| {
-                // Counted from when the question left, so that the deadline is never later than the authority's.
-                let deadline = sent.plus_nanos(until_end);
-                let debt = quota.take_debt(grant.window.period);
-                Arc::new(LeaseEntry::new(grant.lease, grant.window.period, deadline, grant.units, debt))
-            });
+            let grant = part
+                .request
+                .and_then(|(at, slot)| Some((pending.call.requests.get(at)?, answer.grants.get(at)?, slot)));
+            let mut until_end = 0;
+            let mut begun = None;
+            let mut answered = None;
+            if let Some((request, grant, slot)) = grant {
+                until_end = answer.now.micros_until(grant.window.period.end).saturating_mul(1_000);
+                answered = Some((request, grant));
+                if grant.units > 0 {
+                    let granted = Granted {
+                        period: grant.window.period,
+                        // Counted from when the question left, so that the deadline is never later than the authority's.
+                        deadline: sent.plus_nanos(until_end),
+                        size: grant.units,
+                        debt: quota.take_debt(grant.window.period),
+                    };
+                    begun = Some(Arc::new(LeaseEntry::open(grant.lease, slot, &granted)));
+                } else {
+                    slot.release();
+                }
+            }
             quota.apply(
                 &part.ended,
                 begun,
                 &Answer {
-                    window: grant.map(|(_, grant)| grant.window),
+                    window: answered.map(|(_, grant)| grant.window),
                     active_nodes: answer.active_nodes,
-                    request: grant.map(|(request, grant)| (request.want, grant.units)),
+                    request: answered.map(|(request, grant)| (request.want, grant.units)),
                     now: self.clock.monotonic(),
                     until_period_end: until_end,
                 },
             );
+            // The authority has closed them, and nothing is taken from them any more.
+            for entry in &part.ended {
+                entry.release();
+            }
         }
     }
 }
@@ -228,6 +289,7 @@ fn compose_part(
     quota: &QuotaCounter,
     round: Round,
     now: Monotonic,
+    table: &Arc<LeaseTable>,
     call: &mut LeaseCall,
 ) -> Part {
     let asking = match round {
@@ -251,7 +313,7 @@ fn compose_part(
     let too_small = asking.map_or(0, |asking| asking.needed);
     let ended: Vec<Arc<LeaseEntry>> = quota.leases_to_return(now, too_small, why).into_vec();
     for entry in &ended {
-        call.returns.push(LeaseReport { lease: entry.lease, used: entry.begin_return() });
+        call.returns.push(entry.returned());
     }
     let mut reported = Vec::new();
     for entry in quota.open_leases() {
@@ -261,10 +323,16 @@ fn compose_part(
             reported.push((entry, used));
         }
     }
-    let request = asking.map(|asking| {
+    let request = asking.and_then(|asking| {
         let terms = quota.terms();
+        let lease = LeaseId::generate();
+        // In the table before it is asked for: a grant whose answer is lost can be given back by the next life.
+        let Some(slot) = table.ask(lease, &counter.id) else {
+            quota.fail(now);
+            return None;
+        };
         call.requests.push(LeaseRequest {
-            lease: LeaseId::generate(),
+            lease,
             counter: counter.id.clone(),
             calendar: terms.calendar,
             cap: terms.cap,
@@ -272,7 +340,7 @@ fn compose_part(
             want: asking.want,
             beyond_cap: terms.beyond_cap,
         });
-        call.requests.len() - 1
+        Some((call.requests.len() - 1, slot))
     });
     Part { counter: Arc::clone(counter), ended, reported, request }
 }

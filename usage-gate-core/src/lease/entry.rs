@@ -1,15 +1,18 @@
 //! One lease as requests spend it: a compare-and-swap on what is left.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::slot::{Granted, RETURNING, TableEntry, used_of};
+use super::table::Slot;
 use crate::clock::Monotonic;
 use crate::period::Period;
-use crate::store::LeaseId;
+use crate::store::{LeaseId, LeaseReport};
 
 /// Units of one counter in one period, held by this node.
 ///
 /// `left` and the RETURNING mark share one word (twice the units, plus the mark), so that no unit is spent or credited after the
-/// number that goes back has been read. It may be negative: a debt, from cost that became known late.
+/// number that goes back has been read. It may be negative: a debt, from cost that became known late. The word is in the lease table, where a
+/// crash leaves it as it is.
 #[derive(Debug)]
 pub(crate) struct LeaseEntry {
     pub(crate) lease: LeaseId,
@@ -19,33 +22,52 @@ pub(crate) struct LeaseEntry {
     pub(crate) size: u64,
     /// What the authority was last told and acknowledged.
     pub(crate) reported: AtomicU64,
-    word: AtomicI64,
+    slot: Slot,
     low_water: i64,
     low_told: AtomicBool,
 }
 
-const RETURNING: i64 = 1;
-
 impl LeaseEntry {
-    /// A fresh lease; `debt` units of it are spent already.
-    pub(crate) fn new(lease: LeaseId, period: Period, deadline: Monotonic, size: u64, debt: u64) -> Self {
-        let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
-        Self {
-            lease,
-            period,
-            deadline,
-            size,
-            reported: AtomicU64::new(0),
-            word: AtomicI64::new((signed(size) - signed(debt)) * 2),
-            low_water: signed(size / 4),
-            low_told: AtomicBool::new(false),
-        }
+    /// A fresh lease, noted in its entry of the table.
+    pub(crate) fn open(lease: LeaseId, slot: Slot, granted: &Granted) -> Self {
+        slot.open(granted);
+        Self::new(lease, slot, granted.period, granted.deadline, granted.size)
+    }
+
+    /// A lease that an earlier life of this node has left. `reported` is what the authority knows of its use.
+    pub(crate) fn take_over(slot: Slot, entry: &TableEntry, reported: u64) -> Self {
+        slot.take_over(entry.used());
+        let adopted = Self::new(entry.lease, slot, entry.period, entry.deadline, entry.size);
+        adopted.reported.store(reported, Ordering::Relaxed);
+        adopted
+    }
+
+    fn new(lease: LeaseId, slot: Slot, period: Period, deadline: Monotonic, size: u64) -> Self {
+        let low_water = i64::try_from(size / 4).unwrap_or(i64::MAX);
+        let (reported, low_told) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { lease, period, deadline, size, reported, slot, low_water, low_told }
+    }
+
+    /// The lower half of its id, by which records cite it.
+    pub(crate) fn tag(&self) -> u64 {
+        self.lease.tag()
+    }
+
+    /// Twice what is left, and the mark.
+    fn load(&self, order: Ordering) -> i64 {
+        self.slot.left().load(order).cast_signed()
+    }
+
+    fn exchange(&self, current: i64, new: i64) -> Result<(), i64> {
+        let (current, new) = (current.cast_unsigned(), new.cast_unsigned());
+        let swapped = self.slot.left().compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire);
+        swapped.map(|_| ()).map_err(u64::cast_signed)
     }
 
     /// Units that can be spent now.
     pub(crate) fn left(&self, now: Monotonic) -> u64 {
         // Acquire pairs with the CAS of `begin_return`: who sees the mark sees the number with it.
-        let word = self.word.load(Ordering::Acquire);
+        let word = self.load(Ordering::Acquire);
         if word & RETURNING != 0 || now >= self.deadline { 0 } else { u64::try_from(word >> 1).unwrap_or(0) }
     }
 
@@ -57,13 +79,13 @@ impl LeaseEntry {
         if now >= self.deadline {
             return false;
         }
-        let mut word = self.word.load(Ordering::Acquire);
+        let mut word = self.load(Ordering::Acquire);
         loop {
             if word & RETURNING != 0 || word >> 1 < units {
                 return false;
             }
-            match self.word.compare_exchange_weak(word, word - units * 2, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return true,
+            match self.exchange(word, word - units * 2) {
+                Ok(()) => return true,
                 Err(current) => word = current,
             }
         }
@@ -73,62 +95,92 @@ impl LeaseEntry {
     ///
     /// `false` if the lease is being returned: then the number has left, and another lease must take the difference.
     pub(crate) fn adjust(&self, units: i64) -> bool {
-        let mut word = self.word.load(Ordering::Acquire);
+        let mut word = self.load(Ordering::Acquire);
         loop {
             if word & RETURNING != 0 {
                 return false;
             }
             let changed = word.saturating_add(units.saturating_mul(2)) & !RETURNING;
-            match self.word.compare_exchange_weak(word, changed, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return true,
+            match self.exchange(word, changed) {
+                Ok(()) => return true,
                 Err(current) => word = current,
             }
         }
     }
 
+    /// Books a debt that was spent before there was a lease; `false` if this one is being returned. For the driver, which alone returns leases.
+    pub(crate) fn take_debt(&self, units: u64) -> bool {
+        let Ok(signed) = i64::try_from(units) else { return false };
+        if self.is_returning() {
+            return false;
+        }
+        // The base first: a kill in between leaves a lease whose records have more than it counts, which recovery sets right.
+        self.slot.raise_base(units);
+        self.adjust(-signed)
+    }
+
     /// Marks it as returning and gives what was used of it; the same number every time.
     pub(crate) fn begin_return(&self) -> u64 {
         // AcqRel: every spend before the mark is in the number, none after it succeeds.
-        let word = self.word.fetch_or(RETURNING, Ordering::AcqRel);
+        let word = self.slot.left().fetch_or(RETURNING.cast_unsigned(), Ordering::AcqRel).cast_signed();
         self.used_of(word)
+    }
+
+    /// Begins its return, in the words of a call.
+    pub(crate) fn returned(&self) -> LeaseReport {
+        LeaseReport { lease: self.lease, used: self.begin_return() }
     }
 
     /// Units spent so far; more than its size in debt.
     pub(crate) fn used(&self) -> u64 {
-        self.used_of(self.word.load(Ordering::Acquire))
+        self.used_of(self.load(Ordering::Acquire))
     }
 
     fn used_of(&self, word: i64) -> u64 {
-        let left = word >> 1;
-        if left >= 0 {
-            self.size.saturating_sub(left.unsigned_abs())
-        } else {
-            self.size.saturating_add(left.unsigned_abs())
-        }
+        used_of(self.size, word >> 1)
     }
 
     /// Whether what is left has fallen so low that the next lease should be asked for; `true` once only.
     pub(crate) fn runs_low(&self) -> bool {
-        self.word.load(Ordering::Relaxed) >> 1 <= self.low_water
+        self.load(Ordering::Relaxed) >> 1 <= self.low_water
             && !self.low_told.load(Ordering::Relaxed)
             && !self.low_told.swap(true, Ordering::Relaxed)
     }
 
     /// Whether it is being returned.
     pub(crate) fn is_returning(&self) -> bool {
-        self.word.load(Ordering::Acquire) & RETURNING != 0
+        self.load(Ordering::Acquire) & RETURNING != 0
+    }
+
+    /// The authority has closed it: its entry of the table is free once no request in flight holds it.
+    pub(crate) fn release(&self) {
+        self.slot.release();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
+    use crate::kernel::KernelBoot;
+    use crate::lease::LeaseTable;
+    use crate::mapped::Area;
+    use crate::model::{Per, StreamId, TenantId, Timestamp};
+    use crate::store::{CounterId, Subject};
     use std::sync::Arc;
 
     fn entry(size: u64) -> LeaseEntry {
+        let counter = CounterId {
+            tenant: TenantId::generate(),
+            subject: Subject::Tenant,
+            limit: "daily".into(),
+            meter: "requests".into(),
+            per: Per::Day,
+        };
+        let (lease, life) = (LeaseId::generate(), StreamId::generate());
+        let (table, _) = LeaseTable::open(&Area::memory(), "a", life, KernelBoot::current()).unwrap();
         let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(1_000_000) };
-        LeaseEntry::new(LeaseId::generate(), period, Monotonic(1_000), size, 0)
+        let granted = Granted { period, deadline: Monotonic(1_000), size, debt: 0 };
+        LeaseEntry::open(lease, table.ask(lease, &counter).unwrap(), &granted)
     }
 
     #[test]

@@ -1,16 +1,27 @@
 //! Limits as a node keeps them: rates and concurrency in its own memory, quotas as leases from their authority.
 //!
 //! A node never asks "may I?" per request. It leases units, debited at the authority before use, and spends them from
-//! memory. `ledger` is the authority's rule (and specification), `bucket` the rate's; `entry` is what a request spends from;
-//! `counter` joins them per counter, `driver` talks to the authority.
+//! memory. `ledger` is the authority's rule (and specification), `bucket` the rate's; `entry` is what a request spends from, on a word of the
+//! `table` (`slot` says what is where) that outlives the process; `counter` joins them per counter, `driver` talks to the authority. At the start
+//! `forfeit` compares the table with the records of a dead life, `inherit` with what the authority has open.
 
 mod bucket;
 mod counter;
 mod driver;
 mod entry;
+mod forfeit;
+mod inherit;
 pub(crate) mod ledger;
+mod slot;
+mod table;
 
 pub(crate) use bucket::{RateBucket, RateSpec, RateTaken};
-pub(crate) use counter::{Counter, CounterState, Counters, QuotaCounter, QuotaTerms, Return};
+pub(crate) use counter::{Booking, Counter, CounterState, Counters, QuotaCounter, QuotaTerms, Return};
 pub(crate) use driver::{LeaseDriver, LeaseQueue};
 pub(crate) use entry::LeaseEntry;
+pub(crate) use forfeit::{Forfeit, reconcile};
+pub use table::TableError;
+pub(crate) use table::{Found, LeaseTable};
+
+use inherit::inherit;
+use table::Slot;

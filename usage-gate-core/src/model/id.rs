@@ -112,6 +112,13 @@ id!(
     "str_"
 );
 
+impl StreamId {
+    /// The lower half of the number, by which the entries of a lease table name a life.
+    pub(crate) fn tag(self) -> u64 {
+        u64::try_from(self.0 & u128::from(u64::MAX)).unwrap_or(0)
+    }
+}
+
 /// One request, `req_…`: ours, unique over processes, what usage is settled by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(u128);

@@ -56,6 +56,12 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
+    /// The same, without the fraction of a second.
+    #[must_use]
+    pub const fn floor_seconds(self) -> Self {
+        Self::from_micros(self.as_seconds().saturating_mul(1_000_000))
+    }
+
     /// The instant `micros` later (earlier if negative).
     #[must_use]
     pub const fn plus_micros(self, micros: i64) -> Self {

@@ -13,10 +13,8 @@ mod crashes;
 mod free_list;
 mod layout;
 mod recovery;
-mod room;
 mod table;
 
 pub(crate) use layout::SeatContents;
 pub(crate) use recovery::{DeadLife, DeadSeats};
-pub(crate) use room::Seats;
 pub(crate) use table::{Seat, SeatTable};

@@ -5,7 +5,6 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 
 use super::{CounterTag, StoreError};
 use crate::model::{KeyId, Per, StreamId, TenantId, Timestamp, UserId};
@@ -61,14 +60,6 @@ impl CounterId {
     }
 }
 
-impl CounterTag {
-    /// Of a counter by its text: the first 8 bytes of its SHA-256, big endian.
-    pub(crate) fn of_text(text: &str) -> Self {
-        let digest = Sha256::digest(text.as_bytes());
-        Self(digest.iter().take(8).fold(0, |tag, byte| (tag << 8) | u64::from(*byte)))
-    }
-}
-
 /// One lease, named by the node before it asks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(u128);
@@ -90,6 +81,12 @@ impl LeaseId {
     #[must_use]
     pub const fn from_u128(value: u128) -> Self {
         Self(value)
+    }
+
+    /// The lower half of the number, by which records cite the lease.
+    #[must_use]
+    pub fn tag(self) -> u64 {
+        u64::try_from(self.0 & u128::from(u64::MAX)).unwrap_or(0)
     }
 }
 

@@ -303,7 +303,7 @@ fn heal(connection: &Connection, place: &Place, window: &mut WindowRow) -> rusql
         return Ok(());
     }
     // Records name a period by whole seconds.
-    let second = place.start.as_micros().div_euclid(1_000_000).saturating_mul(1_000_000);
+    let second = place.start.floor_seconds().as_micros();
     let recorded = connection
         .prepare_cached("SELECT units FROM counter_use WHERE tag = ?1 AND period_start = ?2")?
         .query_row((CounterTag::of_text(&place.counter).0.to_be_bytes(), second), |row| row.get::<_, i64>(0))

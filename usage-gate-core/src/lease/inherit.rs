@@ -1,0 +1,148 @@
+//! What becomes of the leases that earlier lives of this node have left. Pure.
+//!
+//! The authority says which leases are open under the table's id; the table says what is left of them.
+//!
+//! | authority | table | |
+//! | --- | --- | --- |
+//! | open | OPEN | spent on; given back if it was being returned, is over, or nothing is left |
+//! | open | ASKED, or nothing | given back whole: nobody ever learned of the grant |
+//! | not open | anything | freed, never spent (A5) |
+//!
+//! After a reboot, or with a table that is damaged, there is another table id: the authority has closed everything as spent, and lists nothing.
+
+use std::collections::HashMap;
+
+use super::slot::{SlotState, TableEntry};
+use crate::clock::Monotonic;
+use crate::store::{LeaseId, LeaseReport, OpenLease};
+
+/// What becomes of one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Spent on.
+    SpentOn,
+    /// Freed once the authority has the returns.
+    Freed,
+}
+
+/// What is to be done at the start of a life.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Inheritance {
+    /// For each entry of the table, in its order.
+    pub(crate) fates: Vec<Fate>,
+    /// For the first call, before any unit is asked for.
+    pub(crate) returns: Vec<LeaseReport>,
+    /// For the same call: what was spent of those that are spent on.
+    pub(crate) reports: Vec<LeaseReport>,
+}
+
+/// Compares what the authority has open with what the table says.
+pub(crate) fn inherit<'a>(
+    open: &[OpenLease],
+    entries: impl IntoIterator<Item = &'a TableEntry>,
+    now: Monotonic,
+) -> Inheritance {
+    let mut unseen: HashMap<LeaseId, &OpenLease> = open.iter().map(|open| (open.lease, open)).collect();
+    let mut inheritance = Inheritance::default();
+    for entry in entries {
+        let fate = match unseen.get(&entry.lease) {
+            // A5: what the authority does not have open is not there, whatever is left of it here.
+            None => Fate::Freed,
+            // Asked only: it is given back whole, below.
+            Some(_) if entry.state == SlotState::Asked => Fate::Freed,
+            Some(_) => {
+                let report = LeaseReport { lease: entry.lease, used: entry.used() };
+                let fate = if entry.returning || entry.left <= 0 || now >= entry.deadline {
+                    inheritance.returns.push(report);
+                    Fate::Freed
+                } else {
+                    inheritance.reports.push(report);
+                    Fate::SpentOn
+                };
+                unseen.remove(&entry.lease);
+                fate
+            }
+        };
+        inheritance.fates.push(fate);
+    }
+    let mut whole: Vec<LeaseReport> = unseen.into_keys().map(|lease| LeaseReport { lease, used: 0 }).collect();
+    whole.sort_unstable_by_key(|report| report.lease);
+    inheritance.returns.extend(whole);
+    inheritance
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Per, TenantId, Timestamp};
+    use crate::period::Period;
+    use crate::store::{CounterId, Subject};
+
+    const PERIOD: Period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(1) };
+
+    fn entry() -> TableEntry {
+        TableEntry {
+            state: SlotState::Open,
+            lease: LeaseId::from_u128(1),
+            counter: CounterId {
+                tenant: TenantId::from_u128(1),
+                subject: Subject::Tenant,
+                limit: "l".into(),
+                meter: "m".into(),
+                per: Per::Day,
+            },
+            period: PERIOD,
+            deadline: Monotonic(100),
+            size: 10,
+            left: 6,
+            returning: false,
+            base: 0,
+            life: 1,
+        }
+    }
+
+    /// `Ok` with the use that is reported of a lease that is spent on, `Err` with the use that is returned, if it is.
+    #[track_caller]
+    fn check(entry: Option<TableEntry>, is_open: bool, expected: Result<u64, Option<u64>>) {
+        let open = OpenLease { lease: LeaseId::from_u128(1), size: 10, used: 3, period: PERIOD };
+        let open: &[OpenLease] = if is_open { &[open] } else { &[] };
+        let got = inherit(open, &entry, Monotonic(50));
+        let fate = got.fates.first().copied();
+        match expected {
+            Ok(used) => {
+                assert_eq!((fate, got.returns.len()), (Some(Fate::SpentOn), 0));
+                assert_eq!(got.reports, [LeaseReport { lease: LeaseId::from_u128(1), used }]);
+            }
+            Err(returned) => {
+                assert_eq!(fate, entry.map(|_| Fate::Freed));
+                assert_eq!(got.returns.first().map(|report| report.used), returned);
+            }
+        }
+        assert_eq!(got.reports.is_empty(), expected.is_err());
+    }
+
+    #[test]
+    fn a_lease_that_both_know_is_spent_on() {
+        check(Some(entry()), true, Ok(4));
+    }
+
+    #[test]
+    fn one_that_is_over_goes_back_with_what_was_used() {
+        check(Some(TableEntry { returning: true, ..entry() }), true, Err(Some(4)));
+        check(Some(TableEntry { deadline: Monotonic(50), ..entry() }), true, Err(Some(4)));
+        check(Some(TableEntry { left: 0, ..entry() }), true, Err(Some(10)));
+        check(Some(TableEntry { left: -2, ..entry() }), true, Err(Some(12)));
+    }
+
+    #[test]
+    fn a_grant_that_nobody_learned_of_goes_back_whole() {
+        check(Some(TableEntry { state: SlotState::Asked, ..entry() }), true, Err(Some(0)));
+        check(None, true, Err(Some(0)));
+    }
+
+    #[test]
+    fn a5_what_the_authority_does_not_have_open_is_never_spent() {
+        check(Some(entry()), false, Err(None));
+        check(Some(TableEntry { state: SlotState::Asked, ..entry() }), false, Err(None));
+    }
+}
