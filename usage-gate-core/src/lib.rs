@@ -31,5 +31,6 @@ pub mod verify;
 
 pub use gate::{BuildError, GateNumbers, GateStatus, JournalConfig, UsageGate, UsageGateBuilder, WhenFull};
 pub use journal::JournalDurability;
+pub use lease::TableError;
 pub use management::ManagementError;
 pub use mapped::{FolderLock, LockError};

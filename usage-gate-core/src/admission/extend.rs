@@ -89,8 +89,7 @@ fn may_have(quota: &QuotaCounter, entry: &LeaseEntry, units: u64, now: Monotonic
     }
     let Some(window) = quota.window() else { return true };
     // After the turn of a period the old one's state says nothing of the new one.
-    now >= entry.deadline
-        || quota.held(now).saturating_add(window.cap.saturating_sub(window.granted)) >= units
+    now >= entry.deadline || quota.held(now).saturating_add(window.cap.saturating_sub(window.granted)) >= units
 }
 
 /// Asks for a lease that has `total` in one piece, and lets the driver know before it looks.

@@ -98,6 +98,16 @@ pub(crate) struct GateCore {
     tasks: Mutex<Vec<tokio::task::AbortHandle>>,
 }
 
+impl Drop for GateCore {
+    fn drop(&mut self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+        }
+        self.recorder.journal.end_syncs();
+    }
+}
+
 impl fmt::Debug for GateCore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GateCore").field("node", &self.leases.node).finish_non_exhaustive()

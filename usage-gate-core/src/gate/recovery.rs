@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BuildError, JournalConfig};
-use crate::journal::{DeadStream, Files, Journal, JournalOptions, LifeEnd, Schema, Stream, of_record};
+use crate::journal::{
+    DeadStream, Files, Journal, JournalDurability, JournalOptions, LifeEnd, Schema, Stream, of_record,
+};
 use crate::kernel::KernelBoot;
 use crate::lease::{Found, LeaseTable, reconcile};
 use crate::mapped::{Area, FolderLock};
@@ -122,7 +124,9 @@ fn recover(
         let item = of_record(record, &schema).encode();
         let mut dead = dead.borrow_mut();
         placed(dead.place(item.slots())?);
-        dead.append(&item).map(|_| ())
+        dead.append(&item)?;
+        // Before its seat is free.
+        if options.durability == JournalDurability::Disk { dead.sync() } else { Ok(()) }
     };
     let records = match seats {
         None => 0,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::GateCore;
-use crate::journal::JournalState;
+use crate::journal::{JournalDurability, JournalState};
 use crate::store::{Changed, FeedPosition, StoreErrorKind};
 
 /// Starts what runs beside requests. Tasks hold the gate weakly where they can live longer than it, and end with it.
@@ -18,6 +18,11 @@ pub(super) fn start(core: &Arc<GateCore>, position: FeedPosition) {
         tokio::spawn(follow_changes(Arc::downgrade(core), position)),
         tokio::spawn(keep_house(Arc::downgrade(core))),
     ];
+    if core.recorder.journal.durability() == JournalDurability::Disk {
+        let journal = Arc::clone(&core.recorder.journal);
+        // It waits on the disk all the time, and ends with the journal or the gate.
+        std::thread::spawn(move || journal.run_syncs());
+    }
     let mut handles = core.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     handles.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
 }

@@ -79,6 +79,11 @@ impl Journal {
         self.wish_sync(sequence).await.map_err(|_| JournalEnded)
     }
 
+    /// Ends the thread that syncs.
+    pub(crate) fn end_syncs(&self) {
+        self.syncs.close();
+    }
+
     pub(super) fn wish_sync(&self, sequence: u64) -> oneshot::Receiver<()> {
         let (done, wait) = oneshot::channel();
         let mut queue = self.syncs.queue();

@@ -5,7 +5,6 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-
 use super::{CounterTag, StoreError};
 use crate::model::{KeyId, Per, StreamId, TenantId, Timestamp, UserId};
 use crate::period::{Calendar, Period};
