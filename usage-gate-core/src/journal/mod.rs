@@ -1,31 +1,41 @@
 //! What requests used, between their end and the flush.
 //!
-//! Records are kept in memory here: synchronous, lock-free, in room that their seat reserved. The crash-proof segments take the
-//! place of the queue behind the same calls. Refusals are not records: they are summed, so a flood of them is a few rows.
+//! A stream is what one process life records, in files that are mapped and survive it. A request reserves room when it is admitted, appends its record when it ends, and
+//! can do both without a lock, an allocation or I/O. Refusals are not records: they are summed, so a flood of them is a few items.
+//!
+//! - [`slot`]: an item as words, and the CRC that vouches for it.
+//! - [`segment`]: one file of a stream, which explains itself.
+//! - [`append`]: the way in, for many threads.
+//! - [`record`], [`schema`]: what items carry, and the names of what they call by number.
+//! - [`read`]: the way out.
+//! - [`keeper`]: the journal of this life, and the room in it; [`files`]: the segments of all lives, and which may go.
+//! - [`group_sync`]: records that must survive power loss.
+//! - [`recovery`]: streams of lives that are over.
+//! - [`recorder`]: the queue in memory that the journal takes the place of; [`refusals`]: the sums.
 
-mod recorder;
-mod refusals;
-
-#[allow(dead_code)]
 mod append;
-#[allow(dead_code)]
 mod files;
-#[allow(dead_code)]
 mod group_sync;
-#[allow(dead_code)]
 mod keeper;
-#[allow(dead_code)]
 mod read;
-#[allow(dead_code)]
 mod record;
-#[allow(dead_code)]
+mod recorder;
 mod recovery;
-#[allow(dead_code)]
+mod refusals;
 mod schema;
-#[allow(dead_code)]
 mod segment;
-#[allow(dead_code)]
+#[cfg(test)]
+mod simulation;
 mod slot;
 
+pub(crate) use append::Place;
+pub(crate) use files::Files;
+pub(crate) use group_sync::JournalEnded;
+pub(crate) use keeper::{Journal, JournalDurability, JournalOptions, JournalState};
+pub(crate) use read::{Chunk, Stream};
+pub(crate) use record::{Record, Refused};
 pub(crate) use recorder::{Recorded, Recorder};
+pub(crate) use recovery::{DeadStream, LifeEnd};
 pub(crate) use refusals::Refusals;
+pub(crate) use schema::Schema;
+pub(crate) use slot::Encoded;
