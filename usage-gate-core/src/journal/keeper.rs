@@ -364,7 +364,7 @@ pub(super) mod tests {
         for slots in 16..40 {
             let journal = journal(&Area::memory(), slots);
             let mut expected = Vec::new();
-            for number in 0..100 {
+            for number in 0..100u64 {
                 assert!(journal.reserve(), "{number} of {slots}");
                 if number % 7 == 3 {
                     journal.unreserve();
@@ -372,10 +372,10 @@ pub(super) mod tests {
                 }
                 if number % 11 == 5 {
                     // A request whose thread unwinds between place and record.
-                    drop(journal.begin(1 + number as u64 % 8).unwrap());
+                    drop(journal.begin(1 + number % 8).unwrap());
                 } else {
-                    journal.append(&record(number)).unwrap();
-                    expected.push(number);
+                    journal.append(&record(number.into())).unwrap();
+                    expected.push(u128::from(number));
                 }
                 journal.maintain(at(2));
             }

@@ -202,7 +202,7 @@ mod tests {
             sequences.push(place.sequence());
             if under_way(number) {
                 // Nothing is done when the process ends.
-                std::mem::forget(place);
+                let _ = std::mem::ManuallyDrop::new(place);
             } else {
                 place.publish(&record(number));
             }

@@ -170,7 +170,7 @@ mod tests {
             assert!(!head.fits(6, 17, &item.words), "another file");
             assert!(!head.fits(5, 18, &item.words), "another place");
             let mut torn = item.words;
-            for at in 1..item.slots() as usize * SLOT_WORDS {
+            for at in 1..=item.carried().len() {
                 torn[at] ^= 1 << 40;
                 assert!(!head.fits(5, 17, &torn), "word {at} of {used}");
                 torn[at] = item.words[at];

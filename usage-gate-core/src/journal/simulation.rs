@@ -1,0 +1,1 @@
+//! Journals that are killed at every step.
