@@ -66,9 +66,9 @@ impl<B: Body> ReadAhead<B> {
         Poll::Ready(())
     }
 
-    /// The whole body, if it was read to its end.
+    /// The whole body, if it was read to its end and is small enough to be looked at.
     pub(crate) fn whole(&self) -> Option<&[u8]> {
-        (self.rest.is_none() && !self.broken).then_some(&self.begin)
+        (self.rest.is_none() && !self.broken && self.begin.len() <= MOST_READ_AHEAD).then_some(&self.begin)
     }
 
     /// Bytes that the body has at least.

@@ -19,9 +19,6 @@ const LATER: &[(&[&str], Option<&str>)] = &[
     (&["store", "migrate"], Some("true")),
     (&["keys", "max_stale"], Some("1h")),
     (&["journal"], None),
-    (&["routes", "*", "tokens"], None),
-    (&["routes", "*", "bill_retries"], Some("each")),
-    (&["routes", "*", "on_hang_up"], Some("cancel")),
 ];
 
 /// Takes those keys out; gives the place and the complaint of each that asks for something that is not there.
