@@ -38,15 +38,25 @@ impl<R> fmt::Debug for Followed<R> {
     }
 }
 
+impl<R> Followed<R> {
+    /// Follows `body` as long as there is a client.
+    pub(crate) fn new(body: R, meter: Meter, may_change: bool) -> Self {
+        let body = Box::pin(body);
+        Self(Some(Box::new(Rest { body, meter, may_change, trailers: None, ended: false, on_hang_up: None })))
+    }
+}
+
 impl<R> Followed<R>
 where
     R: Body + Send + 'static,
     R::Data: From<Bytes>,
 {
-    /// Follows `body`; with a gate, to its end even if the client leaves.
-    pub(crate) fn new(body: R, meter: Meter, may_change: bool, drain: Option<UsageGate>) -> Self {
-        let on_hang_up = drain.map(|gate| (gate, drain_in_background::<R> as Drain<R>));
-        Self(Some(Box::new(Rest { body: Box::pin(body), meter, may_change, trailers: None, ended: false, on_hang_up })))
+    /// Follows it to its end even if the client leaves.
+    pub(crate) fn to_its_end(mut self, gate: UsageGate) -> Self {
+        if let Some(rest) = &mut self.0 {
+            rest.on_hang_up = Some((gate, drain_in_background));
+        }
+        self
     }
 }
 
@@ -55,6 +65,13 @@ where
     R: Body,
     R::Data: From<Bytes>,
 {
+    /// Reads it to its end, within bounds, for a client that has left.
+    pub(crate) async fn drain(mut self) {
+        if let Some(rest) = self.0.take() {
+            rest.drain().await;
+        }
+    }
+
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
         let Some(rest) = &mut self.0 else { return Poll::Ready(None) };
         let frame = ready!(rest.poll_frame(cx));

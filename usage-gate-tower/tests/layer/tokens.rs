@@ -285,6 +285,40 @@ async fn a_hang_up_on_a_draining_route_is_billed_with_the_truth() {
     assert_eq!(stage.usage("bytes_out").await, [("aborted".to_owned(), handed_over, 1)]);
 }
 
+/// Leaves while a service that begins its answer later has not begun it.
+async fn leave_early(on_hang_up: OnHangUp) -> Stage {
+    let route = Route::any("/{*rest}").named("all").tokens(TokenFormat::OpenAi).on_hang_up(on_hang_up);
+    let stage = Stage::with_routes(vec![], vec![route]).await;
+    let begin = Arc::new(tokio::sync::Semaphore::new(0));
+    let permitted = Arc::clone(&begin);
+    let inner = tower::service_fn(move |_: Request<RequestBody<Full<Bytes>>>| {
+        let permitted = Arc::clone(&permitted);
+        async move {
+            permitted.acquire().await.unwrap().forget();
+            Ok::<_, Infallible>(whole_stream().response())
+        }
+    });
+    let call = UsageGateLayer::new(&stage.gate).layer(inner).oneshot(ask(&stage.key, ASK));
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(20), call).await.is_err());
+    begin.add_permits(1);
+    while stage.gate.numbers().unshipped == 0 {
+        tokio::task::yield_now().await;
+    }
+    stage
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_head_cancels() {
+    let stage = leave_early(OnHangUp::Cancel).await;
+    assert_eq!(stage.usage("requests").await, [("indeterminate".to_owned(), 1, 1)]);
+}
+
+#[tokio::test]
+async fn a_draining_route_awaits_the_head_though_the_client_has_left() {
+    let stage = leave_early(OnHangUp::Drain).await;
+    assert_eq!(counted(&stage).await, [("aborted".to_owned(), 11, 40)]);
+}
+
 #[tokio::test]
 async fn what_is_drained_has_a_bound() {
     static LARGE: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| format!(": {}\n\n", "x".repeat(1 << 20)));

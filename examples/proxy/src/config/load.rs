@@ -287,15 +287,11 @@ mod tests {
         check_fault("[server.tls]\ncert_file = \"a\"\n", "usage-gate.toml:1:9: `server.tls` is not built yet");
         check_fault("[journal]\nretention = \"72h\"\n", "usage-gate.toml:1:2: `journal` is not built yet");
         check_fault(
-            "[[routes]]\npath = \"/\"\non_hang_up = \"drain\"\n",
-            "usage-gate.toml:3:1: `routes[].on_hang_up` is not",
-        );
-        check_fault(
             "[upstream]\nurls = [\"http://a\", \"http://b\"]\n",
             "usage-gate.toml:2:1: several `upstream.urls`",
         );
         let text = "[server]\nproxy_protocol = false\n[upstream]\nurls = [\"http://a\"]\nhttp2 = false\n[store]\nmigrate = true\n\
-                    [keys]\nmax_stale = \"1h\"\n[[routes]]\npath = \"/\"\nbill_retries = \"each\"\non_hang_up = \"cancel\"\n";
+                    [keys]\nmax_stale = \"1h\"\n";
         assert_eq!(read_text(text, &[]).unwrap().upstream.url.unwrap().to_string(), "http://a");
     }
 
