@@ -117,7 +117,11 @@ class Models(BaseHTTPRequestHandler):
         answer = ANSWERS[self.path](asked)
         self.send_response(200)
         if isinstance(answer, list):
-            self.stream(answer)
+            try:
+                self.stream(answer)
+            except (BrokenPipeError, ConnectionResetError):
+                # The gate has ended the stream.
+                self.close_connection = True
         else:
             body = json.dumps(answer).encode()
             self.send_header("content-type", "application/json")

@@ -299,7 +299,7 @@ where
         Some(meter) if meter.follows() && !body.is_end_stream() => {
             let drains = meter.drains();
             let followed = Followed::new(body, meter, may_change);
-            ResponseBody::followed(if drains { followed.to_its_end(gate.clone()) } else { followed })
+            ResponseBody::followed(if drains { followed.reading_on(gate.clone()) } else { followed })
         }
         meter => ResponseBody::inner(body, meter),
     };

@@ -75,7 +75,7 @@ async fn official_clients_are_served_and_their_tokens_are_counted() {
     let admin = gateway.admin();
     let clients = scripts().join("clients.py");
 
-    let (tenant, key) = admin.tenant_with_key("free", json!([]), "UTC", &[]).await;
+    let (tenant, key) = admin.tenant_with_key("large", json!([]), "UTC", &[]).await;
     succeed(Command::new(&python).arg(&clients).args(["served", &gateway.url, &key])).await;
     for (route, input, output) in
         [("chat", 3 * 21, 3 * 13), ("responses", 2 * 31, 2 * 7), ("embeddings", 5, 0), ("messages", 2 * 17, 2 * 6)]

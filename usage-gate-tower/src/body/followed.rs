@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::End;
 
-use super::Meter;
+use super::{Meter, NextFrame};
 
 /// Bytes that are read of an answer whose client has left.
 const MOST_DRAINED: u64 = 16 << 20;
@@ -52,7 +52,7 @@ where
     R::Data: From<Bytes>,
 {
     /// Follows it to its end even if the client leaves.
-    pub(crate) fn to_its_end(mut self, gate: UsageGate) -> Self {
+    pub(crate) fn reading_on(mut self, gate: UsageGate) -> Self {
         if let Some(rest) = &mut self.0 {
             rest.on_hang_up = Some((gate, drain_in_background));
         }
@@ -72,7 +72,7 @@ where
         }
     }
 
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<NextFrame<R::Data, R::Error>> {
         let Some(rest) = &mut self.0 else { return Poll::Ready(None) };
         let frame = ready!(rest.poll_frame(cx));
         if let Some(Ok(frame)) = &frame
@@ -116,7 +116,7 @@ where
     R::Data: From<Bytes>,
 {
     /// The next frame for the client.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<NextFrame<R::Data, R::Error>> {
         loop {
             if self.ended {
                 return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use usage_gate_core::admission::RetryHasher;
 
-use super::ReadAhead;
+use super::{NextFrame, ReadAhead};
 use crate::context::Shared;
 
 pin_project_lite::pin_project! {
@@ -113,10 +113,7 @@ where
     B: Body,
     B::Data: From<Bytes>,
 {
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, RequestBodyError<B::Error>>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<NextFrame<B::Data, RequestBodyError<B::Error>>> {
         match self.project() {
             SourceProj::Untouched { body } => {
                 body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(RequestBodyError::Inner)))

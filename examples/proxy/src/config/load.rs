@@ -296,6 +296,15 @@ mod tests {
     }
 
     #[test]
+    fn a_route_says_how_it_is_metered_and_only_in_words_that_are_known() {
+        let text = "[[routes]]\npath = \"/\"\ntokens = \"openai\"\non_hang_up = \"drain\"\nbill_retries = \"once\"\n";
+        read_text(text, &[]).unwrap();
+        for (key, other) in [("tokens", "gemini"), ("on_hang_up", "wait"), ("bill_retries", "twice")] {
+            check_fault(&format!("[[routes]]\npath = \"/\"\n{key} = \"{other}\"\n"), "usage-gate.toml:3:");
+        }
+    }
+
+    #[test]
     fn every_later_key_is_named_in_one_go() {
         let fault = read_text("[journal]\n[server.tls]\n", &[]).unwrap_err();
         assert_eq!(fault.lines().count(), 2, "{fault}");
