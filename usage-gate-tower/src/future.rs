@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderName, HeaderValue, Request, Response, request};
+use http::{HeaderName, HeaderValue, Request, Response, request, response};
 use http_body::Body;
 use tower_service::Service;
 use usage_gate_core::UsageGate;
@@ -14,6 +14,7 @@ use usage_gate_core::admission::{Admission, Admitted, Code, Refusal, Refused, Re
 use usage_gate_core::routes::{BillRetries, CompiledRoute, OnHangUp, TokenFormat};
 
 use crate::body::{Followed, Meter, ReadAhead, Source};
+use crate::hang_up::Awaited;
 use crate::service::{content_length, head};
 use crate::tokens::{Asked, TokenReader};
 use crate::{GateContext, RequestBody, ResponseBody, problem, rate_limit};
@@ -37,6 +38,8 @@ pin_project_lite::pin_project! {
     enum State<S, B, F> {
         Refused { refused: Option<Box<Refused>> },
         Forwarding { #[pin] inner: F, meter: Option<Meter>, request: Option<HeaderValue> },
+        /// A route that drains.
+        Awaiting { awaited: Awaited<F>, request: Option<HeaderValue> },
         /// A token route: what the body asks for is needed to decide.
         Reading { reading: Option<Box<Reading<S, B>>> },
         /// Off the common path, hence the box.
@@ -75,10 +78,14 @@ impl<S: Service<Request<RequestBody<B>>>, B> std::fmt::Debug for ResponseFuture<
     }
 }
 
-impl<S, B> ResponseFuture<S, B>
+impl<S, B, R> ResponseFuture<S, B>
 where
-    S: Service<Request<RequestBody<B>>>,
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
     B: Body,
+    R: Body + Send + 'static,
+    R::Data: From<Bytes>,
 {
     pub(crate) const fn refused(gate: UsageGate, refused: Box<Refused>) -> Self {
         Self { gate, state: State::Refused { refused: Some(refused) } }
@@ -112,10 +119,14 @@ fn wait<S, B, F>(waiting: Waiting, kept: Kept<S, B>) -> State<S, B, F> {
 }
 
 /// Decides once the body is read.
-fn decide<S, B>(gate: &UsageGate, reading: Reading<S, B>) -> State<S, B, S::Future>
+fn decide<S, B, R>(gate: &UsageGate, reading: Reading<S, B>) -> State<S, B, S::Future>
 where
-    S: Service<Request<RequestBody<B>>>,
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
     B: Body,
+    R: Body + Send + 'static,
+    R::Data: From<Bytes>,
 {
     let Reading { mut service, mut parts, mut ahead, format } = reading;
     let unread = Asked::unread(content_length(&parts.headers).unwrap_or(0).max(ahead.least()));
@@ -143,7 +154,7 @@ where
     }
 }
 
-fn forward<S, B>(
+fn forward<S, B, R>(
     gate: &UsageGate,
     admission: Admission,
     service: &mut S,
@@ -152,8 +163,12 @@ fn forward<S, B>(
     tokens: Option<Tokens>,
 ) -> State<S, B, S::Future>
 where
-    S: Service<Request<RequestBody<B>>>,
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
     B: Body,
+    R: Body + Send + 'static,
+    R::Data: From<Bytes>,
 {
     let (route, request, admitted) = match admission {
         Admission::Admitted(admitted) => (admitted.route(), admitted.request(), Some(admitted)),
@@ -177,7 +192,12 @@ where
     });
     parts.extensions.insert(context);
     let inner = service.call(Request::from_parts(parts, body));
-    State::Forwarding { inner, meter, request: Some(value) }
+    match meter {
+        Some(meter) if meter.drains() => {
+            State::Awaiting { awaited: Awaited::new(inner, meter, gate.clone()), request: Some(value) }
+        }
+        meter => State::Forwarding { inner, meter, request: Some(value) },
+    }
 }
 
 /// What recognises repetitions of the request, on a route that bills them once.
@@ -193,6 +213,8 @@ fn retry(admitted: &Admitted, rule: &CompiledRoute, parts: &request::Parts) -> O
 impl<S, B, R> Future for ResponseFuture<S, B>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
     B: Body,
     R: Body + Send + 'static,
     R::Data: From<Bytes>,
@@ -212,6 +234,10 @@ where
                     // An error of the inner service drops the meter: forwarded, no head, `indeterminate`.
                     let meter = meter.take();
                     return Poll::Ready(answer.map(|answer| release(this.gate, answer, meter, request.take())));
+                }
+                StateProj::Awaiting { awaited, request } => {
+                    let (answer, meter) = ready!(awaited.poll(cx));
+                    return Poll::Ready(answer.map(|answer| release(this.gate, answer, Some(meter), request.take())));
                 }
                 StateProj::Reading { reading } => {
                     if let Some(reading) = reading {
@@ -253,19 +279,14 @@ where
     let (mut parts, body) = answer.into_parts();
     // Room for our fields in one step.
     parts.headers.reserve(4);
-    let mut stated = meter.is_none();
     let mut may_change = false;
     if let Some(meter) = &mut meter {
-        for value in parts.headers.get_all(&COST) {
-            meter.shared().state_by_header(value);
-            stated = true;
-        }
-        may_change = meter.head(parts.status.as_u16(), &parts.headers);
+        may_change = read_head(&mut parts, meter);
         if let Some(admitted) = meter.admitted() {
             rate_limit::on_served(&mut parts.headers, admitted, gate.legacy_headers());
         }
     }
-    if stated {
+    if meter.is_none() {
         parts.headers.remove(&COST);
     }
     if let Some(request) = request {
@@ -276,12 +297,26 @@ where
     }
     let body = match meter {
         Some(meter) if meter.follows() && !body.is_end_stream() => {
-            let drain = meter.drains().then(|| gate.clone());
-            ResponseBody::followed(Followed::new(body, meter, may_change, drain))
+            let drains = meter.drains();
+            let followed = Followed::new(body, meter, may_change);
+            ResponseBody::followed(if drains { followed.reading_on(gate.clone()) } else { followed })
         }
         meter => ResponseBody::inner(body, meter),
     };
     Response::from_parts(parts, body)
+}
+
+/// Takes in what the head says of cost and status, and takes the cost out. Whether the body may change on its way.
+pub(crate) fn read_head(parts: &mut response::Parts, meter: &mut Meter) -> bool {
+    let mut stated = false;
+    for value in parts.headers.get_all(&COST) {
+        meter.shared().state_by_header(value);
+        stated = true;
+    }
+    if stated {
+        parts.headers.remove(&COST);
+    }
+    meter.head(parts.status.as_u16(), &parts.headers)
 }
 
 fn refusal<R: Body>(gate: &UsageGate, refused: Option<Box<Refused>>) -> Response<ResponseBody<R>> {

@@ -15,6 +15,7 @@
 mod body;
 mod context;
 mod future;
+mod hang_up;
 mod layer;
 pub mod problem;
 mod rate_limit;

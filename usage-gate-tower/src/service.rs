@@ -32,6 +32,8 @@ impl<S> UsageGateService<S> {
 impl<S, B, R> Service<Request<B>> for UsageGateService<S>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone,
+    S::Future: Send + 'static,
+    S::Error: 'static,
     B: Body,
     R: Body + Send + 'static,
     R::Data: From<Bytes>,

@@ -73,13 +73,17 @@ fn take_more(quota: &QuotaCounter, current: &mut Arc<LeaseEntry>, held: u64, tot
     }
     let Some(other) = quota.take(total, now) else { return false };
     let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
-    // A4: units of another period do not pay for this one. A2: no lease is given back more than was taken of it.
-    if other.period == current.period && current.adjust(signed(held)) {
-        *current = other;
-        return true;
+    // A4: units of another period do not pay for this one.
+    if other.period != current.period {
+        other.adjust(signed(total));
+        return false;
     }
-    other.adjust(signed(total));
-    false
+    if !current.adjust(signed(held)) {
+        // That lease has gone back with what was held of it counted as spent: the other one takes the difference (A2).
+        other.adjust(signed(held));
+    }
+    *current = other;
+    true
 }
 
 /// Whether the authority may have `units` beyond what is held; from what it said last.
@@ -92,9 +96,11 @@ fn may_have(quota: &QuotaCounter, entry: &LeaseEntry, units: u64, now: Monotonic
     now >= entry.deadline || quota.held(now).saturating_add(window.cap.saturating_sub(window.granted)) >= units
 }
 
-/// Asks for a lease that has `total` in one piece, and lets the driver know before it looks.
+/// Asks for a lease that has `total` in one piece, and more: when it is there, the request will need more than now.
 fn ask(gate: &GateCore, counter: &Arc<Counter>, quota: &QuotaCounter, total: u64) {
-    quota.start_waiting(total);
-    quota.stop_waiting(total);
+    let need = total.saturating_mul(2);
+    // Nobody waits, but the driver must know what the lease is for.
+    quota.start_waiting(need);
+    quota.stop_waiting(need);
     gate.queue.ask_for(counter);
 }

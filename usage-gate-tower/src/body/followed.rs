@@ -11,7 +11,7 @@ use usage_gate_core::UsageGate;
 use usage_gate_core::admission::End;
 use usage_gate_core::journal::Synced;
 
-use super::Meter;
+use super::{Meter, NextFrame};
 
 /// Bytes that are read of an answer whose client has left.
 const MOST_DRAINED: u64 = 16 << 20;
@@ -39,15 +39,25 @@ impl<R> fmt::Debug for Followed<R> {
     }
 }
 
+impl<R> Followed<R> {
+    /// Follows `body` as long as there is a client.
+    pub(crate) fn new(body: R, meter: Meter, may_change: bool) -> Self {
+        let body = Box::pin(body);
+        Self(Some(Box::new(Rest { body, meter, may_change, trailers: None, ended: false, on_hang_up: None })))
+    }
+}
+
 impl<R> Followed<R>
 where
     R: Body + Send + 'static,
     R::Data: From<Bytes>,
 {
-    /// Follows `body`; with a gate, to its end even if the client leaves.
-    pub(crate) fn new(body: R, meter: Meter, may_change: bool, drain: Option<UsageGate>) -> Self {
-        let on_hang_up = drain.map(|gate| (gate, drain_in_background::<R> as Drain<R>));
-        Self(Some(Box::new(Rest { body: Box::pin(body), meter, may_change, trailers: None, ended: false, on_hang_up })))
+    /// Follows it to its end even if the client leaves.
+    pub(crate) fn reading_on(mut self, gate: UsageGate) -> Self {
+        if let Some(rest) = &mut self.0 {
+            rest.on_hang_up = Some((gate, drain_in_background));
+        }
+        self
     }
 }
 
@@ -56,12 +66,19 @@ where
     R: Body,
     R::Data: From<Bytes>,
 {
+    /// Reads it to its end, within bounds, for a client that has left.
+    pub(crate) async fn drain(mut self) {
+        if let Some(rest) = self.0.take() {
+            rest.drain().await;
+        }
+    }
+
     /// The next frame. Before the last one is released there may be something to wait for.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
         synced: &mut Option<Synced>,
-    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+    ) -> Poll<NextFrame<R::Data, R::Error>> {
         let Some(rest) = &mut self.0 else { return Poll::Ready(None) };
         let frame = ready!(rest.poll_frame(cx));
         if let Some(Ok(frame)) = &frame
@@ -105,7 +122,7 @@ where
     R::Data: From<Bytes>,
 {
     /// The next frame for the client.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<NextFrame<R::Data, R::Error>> {
         loop {
             if self.ended {
                 return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));

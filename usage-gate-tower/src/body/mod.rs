@@ -13,3 +13,6 @@ pub(crate) use read_ahead::ReadAhead;
 pub(crate) use request::Source;
 pub use request::{RequestBody, RequestBodyError};
 pub use response::ResponseBody;
+
+/// What a body gives when it is asked for a frame.
+type NextFrame<D, E> = Option<Result<http_body::Frame<D>, E>>;

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::RequestBodyError;
+use super::{NextFrame, RequestBodyError};
 use crate::tokens::MOST_READ_AHEAD;
 
 /// The beginning, and the body that the rest is in.
@@ -66,9 +66,9 @@ impl<B: Body> ReadAhead<B> {
         Poll::Ready(())
     }
 
-    /// The whole body, if it was read to its end.
+    /// The whole body, if it was read to its end and is small enough to be looked at.
     pub(crate) fn whole(&self) -> Option<&[u8]> {
-        (self.rest.is_none() && !self.broken).then_some(&self.begin)
+        (self.rest.is_none() && !self.broken && self.begin.len() <= MOST_READ_AHEAD).then_some(&self.begin)
     }
 
     /// Bytes that the body has at least.
@@ -106,10 +106,7 @@ where
     B: Body,
     B::Data: From<Bytes>,
 {
-    pub(super) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, RequestBodyError<B::Error>>>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<NextFrame<B::Data, RequestBodyError<B::Error>>> {
         if let Some(front) = self.front.take() {
             return Poll::Ready(Some(Ok(Frame::data(front.into()))));
         }

@@ -7,6 +7,8 @@
 //! Everything here is bytes in, numbers and bytes out: no I/O, no clock, and the same whatever the pieces are that a body comes in.
 
 mod anthropic;
+#[cfg(test)]
+mod fixtures;
 mod member;
 mod openai;
 mod reader;

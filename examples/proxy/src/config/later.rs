@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-/// A key, and the value that changes nothing, if there is one. `*` is each table of a list.
+/// A key, and the value that changes nothing, if there is one.
 const LATER: &[(&[&str], Option<&str>)] = &[
     (&["server", "tls"], None),
     (&["server", "proxy_protocol"], Some("false")),
@@ -18,9 +18,6 @@ const LATER: &[(&[&str], Option<&str>)] = &[
     (&["store", "valkey_file"], None),
     (&["store", "migrate"], Some("true")),
     (&["keys", "max_stale"], Some("1h")),
-    (&["routes", "*", "tokens"], None),
-    (&["routes", "*", "bill_retries"], Some("each")),
-    (&["routes", "*", "on_hang_up"], Some("cancel")),
 ];
 
 /// Takes those keys out; gives the place and the complaint of each that asks for something that is not there.
@@ -28,7 +25,7 @@ pub(super) fn take(table: &mut DeTable<'_>) -> Vec<(Range<usize>, String)> {
     let mut found = Vec::new();
     for (path, default) in LATER {
         take_one(table, path, &mut |span, value| {
-            let name = path.join(".").replace(".*", "[]");
+            let name = path.join(".");
             match default {
                 Some(default) if reads(value, default) => {}
                 Some(default) => found.push((
@@ -67,16 +64,10 @@ fn take_one(table: &mut DeTable<'_>, path: &[&str], found: &mut dyn FnMut(Range<
                 found(key.span(), value.get_ref());
             }
         }
-        [key, rest @ ..] => match (table.get_mut(*key).map(toml::Spanned::get_mut), rest) {
-            (Some(DeValue::Table(inner)), _) => take_one(inner, rest, found),
-            (Some(DeValue::Array(items)), ["*", rest @ ..]) => {
-                for item in items.iter_mut() {
-                    if let DeValue::Table(inner) = item.get_mut() {
-                        take_one(inner, rest, found);
-                    }
-                }
+        [key, rest @ ..] => {
+            if let Some(DeValue::Table(inner)) = table.get_mut(*key).map(toml::Spanned::get_mut) {
+                take_one(inner, rest, found);
             }
-            _ => {}
-        },
+        }
     }
 }

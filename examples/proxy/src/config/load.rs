@@ -287,16 +287,21 @@ mod tests {
         check_fault("[server.tls]\ncert_file = \"a\"\n", "usage-gate.toml:1:9: `server.tls` is not built yet");
         check_fault("[store]\nvalkey = \"redis://a\"\n", "usage-gate.toml:2:1: `store.valkey` is not built yet");
         check_fault(
-            "[[routes]]\npath = \"/\"\non_hang_up = \"drain\"\n",
-            "usage-gate.toml:3:1: `routes[].on_hang_up` is not",
-        );
-        check_fault(
             "[upstream]\nurls = [\"http://a\", \"http://b\"]\n",
             "usage-gate.toml:2:1: several `upstream.urls`",
         );
         let text = "[server]\nproxy_protocol = false\n[upstream]\nurls = [\"http://a\"]\nhttp2 = false\n[store]\nmigrate = true\n\
-                    [keys]\nmax_stale = \"1h\"\n[[routes]]\npath = \"/\"\nbill_retries = \"each\"\non_hang_up = \"cancel\"\n";
+                    [keys]\nmax_stale = \"1h\"\n";
         assert_eq!(read_text(text, &[]).unwrap().upstream.url.unwrap().to_string(), "http://a");
+    }
+
+    #[test]
+    fn a_route_says_how_it_is_metered_and_only_in_words_that_are_known() {
+        let text = "[[routes]]\npath = \"/\"\ntokens = \"openai\"\non_hang_up = \"drain\"\nbill_retries = \"once\"\n";
+        read_text(text, &[]).unwrap();
+        for (key, other) in [("tokens", "gemini"), ("on_hang_up", "wait"), ("bill_retries", "twice")] {
+            check_fault(&format!("[[routes]]\npath = \"/\"\n{key} = \"{other}\"\n"), "usage-gate.toml:3:");
+        }
     }
 
     #[test]

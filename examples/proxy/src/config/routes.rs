@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::Method;
 use serde::Deserialize;
 use usage_gate_core::model::Meters;
-use usage_gate_core::routes::{Auth, BillOn, Cors, Route, Routes};
+use usage_gate_core::routes::{Auth, BillOn, BillRetries, Cors, OnHangUp, Route, Routes, TokenFormat};
 
 use super::load::{Faults, Loaded};
 use super::url::HttpUrl;
@@ -28,6 +28,11 @@ pub(crate) struct RouteConfig {
     bill_on: Option<Vec<StatusWord>>,
     #[serde(default, deserialize_with = "size::or_none")]
     max_body: Option<u64>,
+    tokens: Option<TokensWord>,
+    #[serde(default)]
+    on_hang_up: HangUpWord,
+    #[serde(default)]
+    bill_retries: RetriesWord,
     #[serde(default, deserialize_with = "value::optional")]
     pub(crate) upstream: Option<HttpUrl>,
 }
@@ -46,6 +51,29 @@ enum CorsWord {
     #[default]
     Refuse,
     Forward,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TokensWord {
+    OpenAi,
+    Anthropic,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum HangUpWord {
+    #[default]
+    Cancel,
+    Drain,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RetriesWord {
+    #[default]
+    Each,
+    Once,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -85,6 +113,20 @@ impl RouteConfig {
         route = route.cors(match self.cors {
             CorsWord::Refuse => Cors::Refuse,
             CorsWord::Forward => Cors::Forward,
+        });
+        if let Some(tokens) = self.tokens {
+            route = route.tokens(match tokens {
+                TokensWord::OpenAi => TokenFormat::OpenAi,
+                TokensWord::Anthropic => TokenFormat::Anthropic,
+            });
+        }
+        route = route.on_hang_up(match self.on_hang_up {
+            HangUpWord::Cancel => OnHangUp::Cancel,
+            HangUpWord::Drain => OnHangUp::Drain,
+        });
+        route = route.bill_retries(match self.bill_retries {
+            RetriesWord::Each => BillRetries::Each,
+            RetriesWord::Once => BillRetries::Once,
         });
         for scope in &self.scopes {
             route = route.scope(scope);

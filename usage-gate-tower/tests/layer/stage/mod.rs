@@ -68,7 +68,7 @@ impl Scripted {
         self
     }
 
-    fn response(self) -> Response<Self> {
+    pub(crate) fn response(self) -> Response<Self> {
         let mut response = Response::new(self.clone());
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap();
         if let Some((name, value)) = self.header {

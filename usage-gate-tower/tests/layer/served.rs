@@ -1,16 +1,12 @@
-//! The layer over plain tower services, with bodies that end, fail, wait or are never looked at.
-
-#![expect(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
-
-mod stage;
+//! What is served, refused and settled, with bodies that end, fail, wait or are never looked at.
 
 use std::time::Duration;
 
+use crate::stage::{Part, Scripted, Stage, limit_quota, limit_rate};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
-use stage::{Part, Scripted, Stage, limit_quota, limit_rate};
 use usage_gate_core::management::LimitDraft;
 use usage_gate_core::model::WhenExceeded;
 use usage_gate_core::routes::{BillOn, Route};
@@ -188,7 +184,7 @@ async fn r5_a_refused_request_spends_nothing() {
 
 #[tokio::test]
 async fn a_slot_is_held_until_the_body_ends() {
-    let stage = Stage::new(vec![stage::limit_open("open", 1)]).await;
+    let stage = Stage::new(vec![crate::stage::limit_open("open", 1)]).await;
     let first = stage.response(get(&stage.key), Scripted::of([Part::Data("x")])).await;
     let (status, body) = stage.call(get(&stage.key), Scripted::of([])).await;
     assert_eq!((status.as_u16(), body["code"].as_str()), (429, Some("concurrency_limited")));
@@ -200,12 +196,12 @@ async fn a_slot_is_held_until_the_body_ends() {
 async fn a_body_over_the_routes_bound_is_refused_or_cut() {
     let route = Route::any("/{*rest}").named("all").max_body(Some(4)).bill_on(BillOn::default());
     let stage = Stage::with_routes(vec![limit_quota("month", 10)], vec![route]).await;
-    let request = stage::post(&stage.key, "12345", true);
+    let request = crate::stage::post(&stage.key, "12345", true);
     let (status, body) = stage.call(request, Scripted::of([])).await;
     assert_eq!((status.as_u16(), body["code"].as_str()), (413, Some("payload_too_large")));
     assert_eq!(stage.calls(), 0);
-    assert_eq!(stage.echo(stage::post(&stage.key, "1234", false)).await.unwrap(), "1234");
-    let error = stage.echo(stage::post(&stage.key, "12345", false)).await.unwrap_err();
+    assert_eq!(stage.echo(crate::stage::post(&stage.key, "1234", false)).await.unwrap(), "1234");
+    let error = stage.echo(crate::stage::post(&stage.key, "12345", false)).await.unwrap_err();
     assert_eq!(error, "the request body has more than 4 bytes");
 }
 
