@@ -66,8 +66,8 @@ impl Record {
 /// An item of the request log.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Logged {
-    /// The request.
-    pub request_id: String,
+    /// The request; none for what was forfeited, if that is shown.
+    pub request_id: Option<String>,
     /// How it counts.
     pub outcome: String,
 }
@@ -136,7 +136,7 @@ impl Ledger {
         items(&self.must(&path).await?, &path)
     }
 
-    /// Everything in the request log but refusals.
+    /// Every served request in the log.
     ///
     /// # Errors
     /// Without answers that can be read.
@@ -152,7 +152,7 @@ impl Ledger {
                 None => break,
             }
         }
-        found.retain(|logged| !logged.outcome.starts_with("refused"));
+        found.retain(|logged| logged.request_id.is_some() && !logged.outcome.starts_with("refused"));
         Ok(found)
     }
 

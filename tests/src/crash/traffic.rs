@@ -224,13 +224,13 @@ async fn take(connection: &mut Connection, request: Request<Body>, leave: bool, 
         }
     }
     ending.end = End::Complete;
-    if ours {
+    // What the gate says for the upstream was admitted all the same.
+    if ours && !matches!(ending.status, 502 | 504) {
+        ending.end = End::Refused;
         let problem: serde_json::Value = serde_json::from_slice(&problem).unwrap_or_default();
-        ending.code = problem["code"].as_str().unwrap_or_default().to_owned();
-        // What the gate says for the upstream was admitted all the same.
-        if !ending.code.starts_with("upstream_") {
-            ending.end = End::Refused;
-        }
+        // An answer to HEAD has no body to say it in.
+        let unsaid = || format!("{} without a body", ending.status);
+        ending.code = problem["code"].as_str().map_or_else(unsaid, str::to_owned);
     }
     true
 }

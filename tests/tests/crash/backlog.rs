@@ -27,7 +27,7 @@ async fn b3_requests_behind_the_flusher_outlive_a_kill() {
     evidence.in_flight = 0;
     let verdict = oracle::judge(&evidence);
     println!("{verdict}");
-    assert!(verdict.faults.is_empty(), "{verdict}");
+    assert!(verdict.faults.is_empty(), "{} faults, see above", verdict.faults.len());
     let completed = evidence.endings.iter().filter(|ending| ending.completed()).count();
     assert_eq!(u64::try_from(completed).unwrap(), REQUESTS);
 }

@@ -108,7 +108,7 @@ async fn refused_while_full_and_well_after(disk: Tmpfs, database_elsewhere: bool
     evidence.in_flight += 1;
     let verdict = oracle::judge(&evidence);
     println!("{verdict}");
-    assert!(verdict.faults.is_empty(), "{verdict}");
+    assert!(verdict.faults.is_empty(), "{} faults, see above", verdict.faults.len());
 }
 
 #[test]

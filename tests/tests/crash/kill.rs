@@ -1,7 +1,7 @@
 //! The kill test: `kill -9` of the gateway under mixed load, again and again, then the comparison.
 //!
 //! `USAGE_GATE_CRASH_KILLS` (100) and `USAGE_GATE_CRASH_SEED` say how often and from which seed. Up to 100 kills a life lasts 0.15 to 1.2 s once
-//! it is ready, so that the run takes less than two minutes; with more kills 0.2 to 2 s. One kill in ten comes 5 to 50 ms after
+//! it is ready, so that the run takes less than two minutes; with more kills 0.2 to 2 s. One kill in ten comes 1 to 50 ms after
 //! the start, in the middle of recovery; in one life of twenty the gateway is stopped for 300 ms where it is.
 
 use std::time::Duration;
@@ -38,13 +38,13 @@ fn wait(random: &mut Random, kills: u64) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b_what_was_served_is_billed_once_whenever_the_gateway_is_killed() {
-    let kills = number("USAGE_GATE_CRASH_KILLS").unwrap_or(100);
+    let kills = number("USAGE_GATE_CRASH_KILLS").unwrap_or(100).max(1);
     let seed = number("USAGE_GATE_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("USAGE_GATE_CRASH_SEED={seed} USAGE_GATE_CRASH_KILLS={kills}");
     let mut random = Random::new(seed);
 
-    // One tenant has room for everything. The other is out of it in the middle of the run, its busiest key before the others.
-    let cap = 40 * kills;
+    // One tenant has room for everything. The other is out of it long before the end, on a slow machine too, and its busiest key before the others.
+    let cap = 20 * kills;
     let tenants = [
         TenantSetup { name: "roomy", limits: limits(1_000_000_000, 500_000_000), weights: &[4, 2] },
         TenantSetup { name: "capped", limits: limits(cap, cap / 2), weights: &[3, 1, 1] },
@@ -59,7 +59,7 @@ async fn b_what_was_served_is_billed_once_whenever_the_gateway_is_killed() {
     let mut restarts = Vec::new();
     for _ in 0..kills {
         if random.one_in(10) {
-            sleep(Duration::from_millis(random.within(5..50))).await;
+            sleep(Duration::from_millis(random.within(1..50))).await;
         } else {
             restarts.push(stage.victim.ready(READY).await);
             if random.one_in(20) {

@@ -190,9 +190,16 @@ fn answers(evidence: &Evidence, sets: &Sets<'_>, faults: &mut Vec<String>) {
 
 /// 4.
 fn witnesses(evidence: &Evidence, sets: &Sets<'_>, faults: &mut Vec<String>) {
-    once("in the request log", evidence.logged.iter().map(|logged| logged.request_id.as_str()), faults);
-    let logged: BTreeSet<(&str, &str)> =
-        evidence.logged.iter().map(|logged| (logged.request_id.as_str(), logged.outcome.as_str())).collect();
+    once(
+        "in the request log",
+        evidence.logged.iter().map(|logged| logged.request_id.as_deref().unwrap_or_default()),
+        faults,
+    );
+    let logged: BTreeSet<(&str, &str)> = evidence
+        .logged
+        .iter()
+        .map(|logged| (logged.request_id.as_deref().unwrap_or_default(), logged.outcome.as_str()))
+        .collect();
     let recorded: BTreeSet<(&str, &str)> =
         sets.records.iter().map(|(id, record)| (*id, record.outcome.as_str())).collect();
     for (what, one, other) in [

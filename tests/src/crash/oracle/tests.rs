@@ -55,7 +55,7 @@ fn truth() -> Evidence {
         evidence.seen.push(Sight { id: id.to_owned(), line: String::new() });
         evidence.endings.push(ending(known, key, status, end));
         evidence.records.push(record(id, key, status, outcome));
-        evidence.logged.push(Logged { request_id: id.to_owned(), outcome: outcome.to_owned() });
+        evidence.logged.push(Logged { request_id: Some(id.to_owned()), outcome: outcome.to_owned() });
     }
     evidence.records.push(Record {
         kind: "forfeited".to_owned(),
@@ -138,6 +138,7 @@ fn what_is_recorded_otherwise_than_it_was_is_found() {
 #[test]
 fn sums_and_counters_that_do_not_add_up_are_found() {
     check(|e| e.sums.values_mut().for_each(|sums| sums.clear()), "sums of ten_a");
+    check(|e| e.sums.values_mut().for_each(|sums| sums.clear()), "4 requests were begun for clients, 0 are billed");
     check(|e| e.standings[0].2.used = 9, "limit day of ten_a: 9 used, 8 in records");
     check(|e| e.standings[1].2.used = 2, "limit key-day of key_1: 2 used, 3 in records");
     check(|e| e.records.retain(|r| r.kind == "record"), "limit day of ten_a: 8 used, 5 in records");
