@@ -33,6 +33,7 @@ mod parameters;
 mod path;
 mod portal;
 mod portal_state;
+mod requests;
 mod reserved;
 mod self_service;
 mod session;

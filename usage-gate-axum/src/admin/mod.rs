@@ -4,6 +4,7 @@ mod keys;
 mod limits;
 mod plans;
 mod portal_sessions;
+mod requests;
 mod tenants;
 mod token;
 mod usage;
@@ -41,6 +42,7 @@ pub fn admin(gate: &UsageGate, tokens: AdminTokens, portal: &Portal) -> Router {
         .route("/keys/{id}/revoke", post(keys::revoke))
         .route("/keys/{id}/rotate", post(keys::rotate))
         .route("/usage", get(usage::read))
+        .route("/requests", get(requests::list))
         .route("/portal-sessions", post(portal_sessions::create))
         .layer(Extension(portal_sessions::LinkBase::new(portal)))
         .with_state(gate.clone());

@@ -5,6 +5,7 @@
 
 mod keys;
 mod me;
+mod requests;
 mod session;
 mod usage;
 
@@ -32,7 +33,7 @@ const fn row(method: &'static str, path: &'static str, handler: fn() -> MethodRo
 }
 
 /// All of them: the router is built of nothing else.
-const ENDPOINTS: [Endpoint; 13] = [
+const ENDPOINTS: [Endpoint; 14] = [
     row("GET", "/session", || get(session::read)),
     row("POST", "/session", || post(session::choose)),
     row("DELETE", "/session", || delete(session::end)),
@@ -44,6 +45,7 @@ const ENDPOINTS: [Endpoint; 13] = [
     row("POST", "/keys/{id}/rotate", || post(keys::rotate)),
     row("POST", "/keys/{id}/revoke", || post(keys::revoke)),
     row("GET", "/usage", || get(usage::read)),
+    row("GET", "/requests", || get(requests::list)),
     row("GET", "/limits", || get(usage::limits)),
     row("GET", "/periods", || get(usage::periods)),
 ];

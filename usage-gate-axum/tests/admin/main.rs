@@ -3,6 +3,7 @@
 
 #[path = "../answer/mod.rs"]
 mod answer;
+mod requests;
 mod stage;
 mod usage;
 

@@ -112,6 +112,19 @@ const CASES: &[Case] = &[
     // One that may be seen does not open another that may not.
     case("GET",    "/v1/usage", "?user={user}&key={own_key}", "", Stranger, [404; 4], 404),
 
+    case("GET",    "/v1/requests", "", "", Nobody, EVERYBODY, 200),
+    case("GET",    "/v1/requests", "?tenant={tenant}", "", Stranger, [400; 4], 400),
+    case("GET",    "/v1/requests", "?key={key}", "", Own, EVERYBODY, 200),
+    case("GET",    "/v1/requests", "?key={key}", "", Colleague, [200, 200, 404, 200], 200),
+    case("GET",    "/v1/requests", "?key={key}", "", Shared, [200, 200, 404, 200], 200),
+    case("GET",    "/v1/requests", "?key={key}", "", Stranger, [404; 4], 404),
+    case("GET",    "/v1/requests", "?key={key}", "", Unknown, [404; 4], 404),
+    case("GET",    "/v1/requests", "?user={user}", "", Own, EVERYBODY, 200),
+    case("GET",    "/v1/requests", "?user={user}", "", Colleague, [200, 200, 404, 200], 200),
+    case("GET",    "/v1/requests", "?user={user}", "", Stranger, [404; 4], 404),
+    case("GET",    "/v1/requests", "?user={user}", "", Unknown, [404; 4], 404),
+    case("GET",    "/v1/requests", "?user={user}&key={own_key}", "", Stranger, [404; 4], 404),
+
     case("GET",    "/v1/limits", "", "", Nobody, EVERYBODY, 200),
     case("GET",    "/v1/limits", "?key={key}", "", Own, EVERYBODY, 200),
     case("GET",    "/v1/limits", "?key={key}", "", Colleague, [200, 200, 404, 200], 200),

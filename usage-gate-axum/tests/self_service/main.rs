@@ -7,6 +7,7 @@ mod cross_site;
 mod identity;
 mod isolation;
 mod keys;
+mod requests;
 mod sessions;
 mod stage;
 mod usage;

@@ -128,7 +128,8 @@ fn name(calendar: &Calendar, start: Timestamp) -> String {
     if date.day() == 1 { date.strftime("%Y-%m").to_string() } else { date.to_string() }
 }
 
-async fn check_subjects(
+/// A key or user that is asked for is the tenant's, and one that the actor is told apart.
+pub(super) async fn check_subjects(
     gate: &UsageGate,
     actor: &Actor,
     user: Option<UserId>,
