@@ -17,10 +17,7 @@ mod journal;
 mod kernel;
 mod lease;
 pub mod management;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the journal, which is not there yet, uses all of it")
-)]
+#[expect(dead_code, unused_imports, reason = "the journal, which is not there yet, uses all of it")]
 mod mapped;
 mod metrics;
 pub mod model;

@@ -7,6 +7,8 @@
 
 mod bucket;
 mod counter;
+#[cfg(test)]
+mod crashes;
 mod driver;
 mod entry;
 #[cfg_attr(not(test), expect(dead_code, reason = "recovery calls it once there is a journal of dead lives"))]
@@ -20,8 +22,8 @@ pub(crate) use bucket::{RateBucket, RateSpec, RateTaken};
 pub(crate) use counter::{Booking, Counter, CounterState, Counters, QuotaCounter, QuotaTerms, Return};
 pub(crate) use driver::{LeaseDriver, LeaseQueue};
 pub(crate) use entry::LeaseEntry;
-#[expect(unused_imports, reason = "recovery calls it once there is a journal of dead lives")]
-pub(crate) use forfeit::{Forfeit, reconcile};
+#[cfg_attr(not(test), expect(unused_imports, reason = "recovery calls it once there is a journal of dead lives"))]
+pub(crate) use forfeit::reconcile;
 pub use table::TableError;
 pub(crate) use table::{Found, LeaseTable};
 

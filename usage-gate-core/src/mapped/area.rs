@@ -20,7 +20,7 @@ pub(crate) enum Area {
 
 /// The end of a name under which a file is made before it is complete.
 const UNFINISHED: &str = ".new";
-const ZEROS: [u8; 65_536] = [0; 65_536];
+static ZEROS: [u8; 65_536] = [0; 65_536];
 
 impl Area {
     /// A folder; made if it is not there.
