@@ -505,6 +505,12 @@ impl Counters {
         }
     }
 
+    /// For tests that break them.
+    #[cfg(test)]
+    pub(super) fn each_left(&self, mut f: impl FnMut(&LeaseEntry)) {
+        lock(&self.left).values().flat_map(|left| &left.leases).for_each(|entry| f(entry));
+    }
+
     /// Leases of an earlier life that nobody has asked for: those that are over, those that have been idle for long, or all.
     pub(crate) fn take_left(&self, now: Monotonic, all: bool) -> Vec<Arc<LeaseEntry>> {
         let mut left = lock(&self.left);

@@ -87,7 +87,7 @@ struct Part {
 
 /// What a round of the driver is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Round {
+pub(super) enum Round {
     /// Units are wanted.
     Queued,
     /// A second has passed.
@@ -159,7 +159,7 @@ impl LeaseDriver {
         self.round(Round::Drain).await
     }
 
-    async fn round(&self, round: Round) -> Result<(), StoreError> {
+    pub(super) async fn round(&self, round: Round) -> Result<(), StoreError> {
         let mut turn = self.turn.lock().await;
         if let Some(pending) = turn.take() {
             // The outcome of the last call is unknown: repeat it before anything new.

@@ -48,6 +48,12 @@ impl LeaseEntry {
         Self { lease, period, deadline, size, reported, slot, low_water, low_told }
     }
 
+    /// For tests that break it.
+    #[cfg(test)]
+    pub(super) fn rebase(&self, base: u64) {
+        self.slot.take_over(base);
+    }
+
     /// The lower half of its id, by which records cite it.
     pub(crate) fn tag(&self) -> u64 {
         self.lease.tag()

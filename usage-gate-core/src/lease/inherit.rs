@@ -5,7 +5,7 @@
 //! | authority | table | |
 //! | --- | --- | --- |
 //! | open | OPEN | spent on; given back if it was being returned, is over, or nothing is left |
-//! | open | ASKED, or nothing | given back whole: nobody ever learned of the grant |
+//! | open | ASKED, or nothing | given back, but for what was reported of it: nobody ever learned of the grant |
 //! | not open | anything | freed, never spent (A5) |
 //!
 //! After a reboot, or with a table that is damaged, there is another table id: the authority has closed everything as spent, and lists nothing.
@@ -65,7 +65,9 @@ pub(crate) fn inherit<'a>(
         };
         inheritance.fates.push(fate);
     }
-    let mut whole: Vec<LeaseReport> = unseen.into_keys().map(|lease| LeaseReport { lease, used: 0 }).collect();
+    // What was reported of one that the table lacks is certain: a restored authority may know of it.
+    let unseen = unseen.into_values().map(|open| LeaseReport { lease: open.lease, used: open.used });
+    let mut whole: Vec<LeaseReport> = unseen.collect();
     whole.sort_unstable_by_key(|report| report.lease);
     inheritance.returns.extend(whole);
     inheritance
@@ -135,9 +137,9 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_that_nobody_learned_of_goes_back_whole() {
-        check(Some(TableEntry { state: SlotState::Asked, ..entry() }), true, Err(Some(0)));
-        check(None, true, Err(Some(0)));
+    fn a_grant_that_nobody_learned_of_goes_back() {
+        check(Some(TableEntry { state: SlotState::Asked, ..entry() }), true, Err(Some(3)));
+        check(None, true, Err(Some(3)));
     }
 
     #[test]

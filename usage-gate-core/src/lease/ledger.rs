@@ -243,10 +243,9 @@ impl Ledger {
             self.report(report, &node);
         }
         for returned in &call.returns {
-            if self.report(returned, &node) {
-                // Reported first, so that a return that was overtaken by a report loses nothing.
-                let used = self.leases.get(&returned.lease).map_or(0, |lease| lease.used);
-                self.close(returned.lease, used, now);
+            // The last word of its holder, which may be less than was reported: units that were held at that time have come back.
+            if self.is_open_of(returned.lease, &node) {
+                self.close(returned.lease, returned.used.min(MOST_UNITS), now);
             }
         }
         let mut active_nodes = 1;
@@ -342,14 +341,17 @@ impl Ledger {
         }
     }
 
-    /// Raises what is known of an open lease of this node; `false` if there is none (A5).
-    fn report(&mut self, report: &LeaseReport, node: &str) -> bool {
-        match self.leases.get_mut(&report.lease) {
-            Some(lease) if lease.open && *lease.node == *node => {
-                lease.used = lease.used.max(report.used.min(MOST_UNITS));
-                true
-            }
-            _ => false,
+    /// Whether this node has the lease open. A5: what is said of any other changes nothing.
+    fn is_open_of(&self, lease: LeaseId, node: &str) -> bool {
+        self.leases.get(&lease).is_some_and(|lease| lease.open && *lease.node == *node)
+    }
+
+    /// Raises what is known of an open lease of this node.
+    fn report(&mut self, report: &LeaseReport, node: &str) {
+        if self.is_open_of(report.lease, node)
+            && let Some(lease) = self.leases.get_mut(&report.lease)
+        {
+            lease.used = lease.used.max(report.used.min(MOST_UNITS));
         }
     }
 

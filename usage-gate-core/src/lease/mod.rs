@@ -7,6 +7,8 @@
 
 mod bucket;
 mod counter;
+#[cfg(test)]
+mod crashes;
 mod driver;
 mod entry;
 mod forfeit;

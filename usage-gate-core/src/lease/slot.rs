@@ -273,7 +273,8 @@ fn unpack_subject(kind: u64, value: u128) -> Result<Subject, Senseless> {
     })
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -320,7 +320,8 @@ impl Header {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{Per, TenantId};

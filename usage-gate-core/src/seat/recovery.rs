@@ -36,6 +36,9 @@ pub(crate) struct DeadSeats {
     seats: usize,
 }
 
+/// Finds a place in the dead stream, tells it to the second argument, then publishes the record there.
+pub(crate) type Publish<'a> = dyn FnMut(UsageRecord, &dyn Fn(u64)) -> io::Result<()> + 'a;
+
 /// What recovery asks of the dead life's journal and of the present configuration.
 pub(crate) struct DeadLife<'a> {
     /// Whether a place of the dead stream holds a valid record of this request. The request is asked for too, because a place that was given out and
@@ -44,8 +47,7 @@ pub(crate) struct DeadLife<'a> {
     /// The name of a route by its position.
     pub(crate) route: &'a dyn Fn(u16) -> Arc<str>,
     pub(crate) meters: &'a Meters,
-    /// Finds a place in the dead stream, tells it to `placed`, then publishes the record there.
-    pub(crate) publish: &'a mut dyn FnMut(UsageRecord, &dyn Fn(u64)) -> io::Result<()>,
+    pub(crate) publish: &'a mut Publish<'a>,
 }
 
 impl std::fmt::Debug for DeadLife<'_> {

@@ -187,7 +187,8 @@ pub struct LeaseCall {
     pub node: NodeIdentity,
     /// What was spent of leases that stay open.
     pub reports: Vec<LeaseReport>,
-    /// Leases that end here, with what was spent of them: the rest goes back.
+    /// Leases that end here, with what was spent of them in the end: the rest goes back. It may be less than was reported, since requests that
+    /// held units at that time may have given some back.
     pub returns: Vec<LeaseReport>,
     /// New leases; sorted by counter, so that calls of several nodes do not deadlock.
     pub requests: Vec<LeaseRequest>,

@@ -81,7 +81,7 @@ fn register(connection: &Connection, identity: &NodeIdentity, now: Timestamp) ->
             // A6: what was left of them nobody knows.
             for open in open_of(connection, &identity.node)? {
                 let spent = open.size.max(open.used);
-                close(connection, open.lease.as_u128().to_be_bytes(), Some(spent), now)?;
+                close(connection, open.lease.as_u128().to_be_bytes(), spent, now)?;
             }
         }
         connection
@@ -124,9 +124,10 @@ fn lease(connection: &Connection, call: &LeaseCall, now: Timestamp) -> Result<Le
         report(connection, used, node)?;
     }
     for returned in &call.returns {
-        // Reported first, so that a return that was overtaken by a report loses nothing.
-        if report(connection, returned, node)? {
-            close(connection, returned.lease.as_u128().to_be_bytes(), None, now)?;
+        // The last word of its holder, which may be less than was reported: units that were held at that time have come back.
+        let lease = returned.lease.as_u128().to_be_bytes();
+        if is_open_of(connection, lease, node)? {
+            close(connection, lease, returned.used, now)?;
         }
     }
     let mut active_nodes = 1;
@@ -153,23 +154,30 @@ fn boot_of(connection: &Connection, node: &str) -> rusqlite::Result<Option<[u8; 
     connection.prepare_cached("SELECT boot FROM node WHERE node = ?1")?.query_row([node], |row| row.get(0)).optional()
 }
 
-/// Raises what is known of an open lease of this node; `false` if there is none (A5).
-fn report(connection: &Connection, report: &LeaseReport, node: &str) -> rusqlite::Result<bool> {
-    let changed = connection
+/// Whether this node has the lease open. A5: what is said of any other changes nothing.
+fn is_open_of(connection: &Connection, lease: [u8; 16], node: &str) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM lease WHERE lease_id = ?1 AND node = ?2 AND closed_at IS NULL")?
+        .exists((lease, node))
+}
+
+/// Raises what is known of an open lease of this node.
+fn report(connection: &Connection, report: &LeaseReport, node: &str) -> rusqlite::Result<()> {
+    connection
         .prepare_cached(
             "UPDATE lease SET used = max(used, ?2) WHERE lease_id = ?1 AND node = ?3 AND closed_at IS NULL",
         )?
         .execute((report.lease.as_u128().to_be_bytes(), to_column(report.used), node))?;
-    Ok(changed > 0)
+    Ok(())
 }
 
-/// Closes an open lease with this use, or with what was reported of it.
-fn close(connection: &Connection, lease: [u8; 16], used: Option<u64>, now: Timestamp) -> rusqlite::Result<()> {
-    let (place, size, reported) = connection
-        .prepare_cached("SELECT counter, period_start, size, used FROM lease WHERE lease_id = ?1")?
-        .query_row([lease], |row| Ok((place(row)?, units(row, 2)?, units(row, 3)?)))?;
+/// Closes an open lease with this use.
+fn close(connection: &Connection, lease: [u8; 16], used: u64, now: Timestamp) -> rusqlite::Result<()> {
+    let (place, size) = connection
+        .prepare_cached("SELECT counter, period_start, size FROM lease WHERE lease_id = ?1")?
+        .query_row([lease], |row| Ok((place(row)?, units(row, 2)?)))?;
     let Some(mut window) = window(connection, &place)? else { return Ok(()) };
-    let booked = window.close(size, used.unwrap_or(reported));
+    let booked = window.close(size, used.min(MOST_UNITS));
     save(connection, &place, &window)?;
     connection.prepare_cached("UPDATE lease SET used = ?2, closed_at = ?3 WHERE lease_id = ?1")?.execute((
         lease,

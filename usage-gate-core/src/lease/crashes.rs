@@ -1,0 +1,461 @@
+//! Processes that are killed at every step of a lease's life, and of the start after it, with the ledger itself as the authority.
+//!
+//! Each run is three lives of a node: the first is killed somewhere, the second too, the third goes on until the quota is used up and gives everything
+//! back. Then every unit is accounted for: what records say is what the ledger counts (B9), nobody was admitted beyond the cap (A1 to A6), and no
+//! unit is lost.
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use super::driver::Round;
+use super::{
+    Booking, Counter, CounterState, Counters, Found, LeaseDriver, LeaseEntry, LeaseQueue, LeaseTable, QuotaCounter,
+    QuotaTerms, reconcile,
+};
+use crate::clock::ManualClock;
+use crate::kernel::KernelBoot;
+use crate::mapped::{Area, Words, crash};
+use crate::metrics::Metrics;
+use crate::model::{LimitKind, Meters, Per, StreamId, TenantId};
+use crate::period::{AnchorDay, Calendar, Zone};
+use crate::routes::Routes;
+use crate::store::*;
+
+const CAP: u64 = 60;
+/// The most lives of a run.
+const LIVES: u128 = 3;
+
+/// What is wrong with this node, or with its authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Nothing,
+    /// A node that is away is taken for dead, and its leases for unused.
+    RefundByTimeout,
+    /// A lease that the table has lost is taken for full.
+    AbsentIsFull,
+    /// The number that goes back is read before the lease is marked.
+    NumberBeforeMark,
+    TableTrustedAfterReboot,
+    /// What was never recorded is not forfeited.
+    NothingForfeited,
+    /// A life takes its leases over as if it had used all of it.
+    NotRebased,
+}
+
+/// What outlives a process: the machine's files, the authority, the journal with its seats.
+struct World {
+    area: Area,
+    ledger: MemoryStore,
+    clock: ManualClock,
+    kernel: Cell<u128>,
+    counter: CounterId,
+    beyond_cap: bool,
+    lives: Cell<u128>,
+    /// Life, lease and units.
+    records: RefCell<Vec<(StreamId, u64, i64)>>,
+    forfeited: Cell<u64>,
+    seats: RefCell<Vec<(StreamId, u64, i64)>>,
+    steps: Words,
+    broken: Broken,
+}
+
+/// The ledger, with a step before and after each call, so that a process can be killed there.
+#[derive(Debug)]
+struct Stepped {
+    inner: MemoryStore,
+    steps: Words,
+}
+
+fn step(words: &Words) {
+    words[0].store(1, Ordering::Relaxed);
+}
+
+#[async_trait::async_trait]
+impl QuotaStore for Stepped {
+    fn promises(&self) -> QuotaPromises {
+        self.inner.promises()
+    }
+
+    async fn register(&self, node: &NodeIdentity) -> Result<Vec<OpenLease>, StoreError> {
+        step(&self.steps);
+        let open = self.inner.register(node).await;
+        step(&self.steps);
+        open
+    }
+
+    async fn lease(&self, call: &LeaseCall) -> Result<LeaseAnswer, StoreError> {
+        step(&self.steps);
+        let answer = self.inner.lease(call).await;
+        self.inner.check_ledger();
+        step(&self.steps);
+        answer
+    }
+
+    async fn windows(&self, queries: &[WindowQuery]) -> Result<Vec<WindowState>, StoreError> {
+        self.inner.windows(queries).await
+    }
+
+    async fn subjects(&self, template: &WindowQuery, most: usize) -> Result<Vec<(CounterId, WindowState)>, StoreError> {
+        self.inner.subjects(template, most).await
+    }
+}
+
+/// Nothing here waits: the ledger answers at once.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("nothing waits here"),
+    }
+}
+
+impl World {
+    fn new(broken: Broken, beyond_cap: bool) -> Self {
+        let clock = ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
+        let counter = CounterId {
+            tenant: TenantId::from_u128(1),
+            subject: Subject::Tenant,
+            limit: "monthly".into(),
+            meter: "requests".into(),
+            per: Per::Month,
+        };
+        Self {
+            area: Area::memory(),
+            ledger: MemoryStore::new(clock.clock()),
+            clock,
+            kernel: Cell::new(1),
+            counter,
+            beyond_cap,
+            lives: Cell::new(0),
+            records: RefCell::default(),
+            forfeited: Cell::new(0),
+            seats: RefCell::default(),
+            steps: Words::memory(1),
+            broken,
+        }
+    }
+
+    fn terms(&self) -> QuotaTerms {
+        let calendar = Calendar::new(Zone::UTC, AnchorDay::FIRST);
+        QuotaTerms { calendar, cap: CAP, cap_version: 1, beyond_cap: self.beyond_cap }
+    }
+
+    fn window(&self) -> WindowState {
+        let query = WindowQuery { counter: self.counter.clone(), calendar: self.terms().calendar, cap: CAP };
+        at_once(self.ledger.windows(&[query])).unwrap()[0]
+    }
+
+    fn record(&self, life: StreamId, lease: u64, units: i64) {
+        step(&self.steps);
+        if !crash::is_dead() {
+            self.records.borrow_mut().push((life, lease, units));
+        }
+    }
+
+    /// What the start of a life does with the journal: seats leave their records, then leases are compared with all of them.
+    fn recover(&self, found: &mut [Found]) {
+        loop {
+            let seat = self.seats.borrow().first().copied();
+            let Some((life, lease, units)) = seat else { break };
+            self.record(life, lease, units);
+            self.seats.borrow_mut().remove(0);
+        }
+        if self.broken == Broken::NothingForfeited {
+            return;
+        }
+        for dead in (1..self.lives.get()).map(StreamId::from_u128) {
+            let mut cited = std::collections::HashMap::new();
+            for (_, lease, units) in self.records.borrow().iter().filter(|(life, ..)| *life == dead) {
+                *cited.entry(*lease).or_default() += units;
+            }
+            for forfeit in reconcile(found, &cited, dead) {
+                self.record(dead, forfeit.lease.tag(), forfeit.units.cast_signed());
+                self.forfeited.set(self.forfeited.get() + forfeit.units);
+            }
+        }
+    }
+
+    /// A machine that lost its power: what was not synced is as it was.
+    fn reboot(&self) {
+        for name in self.area.list().unwrap() {
+            self.area.open(&name).unwrap().lose_power(|| false);
+        }
+        self.seats.borrow_mut().clear();
+        if self.broken != Broken::TableTrustedAfterReboot {
+            self.kernel.set(self.kernel.get() + 1);
+        }
+    }
+}
+
+/// One process.
+struct Life<'a> {
+    world: &'a World,
+    stream: StreamId,
+    driver: LeaseDriver,
+    counter: Arc<Counter>,
+}
+
+/// A request that was forwarded.
+struct InFlight {
+    entry: Option<Arc<LeaseEntry>>,
+    held: Booking,
+}
+
+impl<'a> Life<'a> {
+    fn start(world: &'a World) -> Self {
+        world.lives.set(world.lives.get() + 1);
+        let stream = StreamId::from_u128(world.lives.get());
+        let kernel = KernelBoot::from_u128(world.kernel.get());
+        let (table, mut found) = LeaseTable::open(&world.area, "a", stream, kernel).unwrap();
+        world.recover(&mut found);
+        let store = Arc::new(Stepped { inner: world.ledger.clone(), steps: world.steps.clone() });
+        let node = NodeIdentity { node: "a".to_owned(), boot: stream, table: table.id() };
+        let open = at_once(store.register(&node)).unwrap();
+        let routes = Routes::compile(vec![], &Meters::default()).unwrap();
+        let counters = Arc::new(Counters::default());
+        let driver = LeaseDriver {
+            store,
+            node,
+            table,
+            clock: world.clock.clock(),
+            counters: Arc::clone(&counters),
+            queue: Arc::new(LeaseQueue::default()),
+            metrics: Arc::new(Metrics::new(&routes)),
+            away: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            turn: tokio::sync::Mutex::new(None),
+        };
+        match world.broken {
+            Broken::RefundByTimeout => {
+                let returns = open.iter().map(|open| LeaseReport { lease: open.lease, used: open.used }).collect();
+                let call = LeaseCall { node: driver.node.clone(), reports: vec![], returns, requests: vec![] };
+                at_once(driver.store.lease(&call)).unwrap();
+                at_once(driver.take_over(&[], found)).unwrap();
+            }
+            Broken::AbsentIsFull => {
+                let absent = found.drain(..).map(|found| found.slot.release()).count();
+                assert!(absent <= open.len() + 8);
+                at_once(driver.take_over(&open, vec![])).unwrap();
+            }
+            Broken::NotRebased => {
+                // As if the use so far were this life's: the base stays, the life is another.
+                let bases: Vec<_> = found.iter().map(|found| (found.entry.lease, found.entry.base)).collect();
+                at_once(driver.take_over(&open, found)).unwrap();
+                driver.counters.each_left(|entry| {
+                    let base = bases.iter().find(|(lease, _)| *lease == entry.lease).map_or(0, |(_, base)| *base);
+                    entry.rebase(base);
+                });
+            }
+            _ => at_once(driver.take_over(&open, found)).unwrap(),
+        }
+        let counter = counters
+            .counter(LimitKind::Quota, world.counter.clone(), || CounterState::Quota(QuotaCounter::new(world.terms())));
+        Self { world, stream, driver, counter }
+    }
+
+    fn quota(&self) -> &QuotaCounter {
+        let CounterState::Quota(quota) = &self.counter.state else { panic!("it is a quota") };
+        quota
+    }
+
+    fn ask(&self) {
+        self.driver.queue.ask_for(&self.counter);
+        at_once(self.driver.round(Round::Queued)).unwrap();
+    }
+
+    fn admit(&self, units: u64) -> Option<InFlight> {
+        let (quota, now) = (self.quota(), self.driver.clock.monotonic());
+        let mut entry = quota.take(units, now);
+        if entry.is_none() && !self.world.beyond_cap {
+            self.ask();
+            entry = quota.take(units, now);
+            entry.as_ref()?;
+        }
+        let used = units.cast_signed();
+        let held = match &entry {
+            Some(entry) => Booking { lease: entry.tag(), used },
+            None => quota.adjust(None, -used, || Some(self.world.window().period)),
+        };
+        // The seat: what is taken and not yet in it is forfeited.
+        step(&self.world.steps);
+        self.world.seats.borrow_mut().push((self.stream, held.lease, held.used));
+        Some(InFlight { entry, held })
+    }
+
+    fn settle(&self, request: &InFlight, owed: i64) {
+        let difference = request.held.used - owed;
+        let booked = self.quota().adjust(request.entry.as_ref(), difference, || Some(self.world.window().period));
+        step(&self.world.steps);
+        // The record is published, and with it the seat is free.
+        let held = (self.stream, request.held.lease, request.held.used);
+        let at = self.world.seats.borrow().iter().position(|seat| *seat == held).unwrap();
+        self.world.seats.borrow_mut().remove(at);
+        let mut records = self.world.records.borrow_mut();
+        records.extend([request.held, booked].map(|booking| (self.stream, booking.lease, booking.used)));
+    }
+
+    /// What a node does on a busy day: leases, requests that overlap, a tick, costs that become known late, and a lease that goes back.
+    fn work(&self) {
+        if self.world.beyond_cap {
+            // No lease is there: it is a debt.
+            let request = self.admit(5).unwrap();
+            self.settle(&request, 4);
+            self.ask();
+        }
+        let Some(first) = self.admit(7) else { return };
+        let second = self.admit(6);
+        self.settle(&first, 3);
+        at_once(self.driver.report()).unwrap();
+        for name in self.world.area.list().unwrap() {
+            self.world.area.open(&name).unwrap().sync().unwrap();
+        }
+        let third = self.admit(9);
+        if let Some(second) = second {
+            self.settle(&second, 6);
+        }
+        if self.world.broken == Broken::NumberBeforeMark {
+            self.return_too_late();
+        } else {
+            self.quota().start_waiting(30);
+            self.ask();
+            self.quota().stop_waiting(30);
+        }
+        if let Some(third) = third {
+            self.settle(&third, 11);
+        }
+        if let Some(fourth) = self.admit(2) {
+            self.settle(&fourth, 2);
+        }
+        self.world.clock.advance_millis(1_000);
+        at_once(self.driver.report()).unwrap();
+    }
+
+    /// A return whose number is read before the mark, with a request in between.
+    fn return_too_late(&self) {
+        let now = self.driver.clock.monotonic();
+        let open: Vec<_> = self.quota().open_leases().into_vec();
+        for entry in open {
+            let report = LeaseReport { lease: entry.lease, used: entry.used() };
+            if entry.spend(1, now) {
+                self.world.records.borrow_mut().push((self.stream, entry.tag(), 1));
+            }
+            entry.begin_return();
+            let call =
+                LeaseCall { node: self.driver.node.clone(), reports: vec![], returns: vec![report], requests: vec![] };
+            at_once(self.driver.store.lease(&call)).unwrap();
+        }
+    }
+
+    /// Uses up what is left, and gives everything back.
+    fn finish(self) {
+        if !self.world.beyond_cap {
+            while let Some(request) = self.admit(1) {
+                self.settle(&request, 1);
+            }
+        }
+        at_once(self.driver.give_back()).unwrap();
+    }
+}
+
+/// The first breach, when all is over.
+fn judge(world: &World, rebooted: bool) -> Result<(), String> {
+    let window = world.window();
+    let records = world.records.borrow();
+    let recorded: i64 = records.iter().map(|(_, _, units)| units).sum();
+    let (recorded, debts) = (
+        u64::try_from(recorded).unwrap(),
+        u64::try_from(records.iter().filter(|(_, lease, _)| *lease == 0).map(|(.., units)| units).sum::<i64>())
+            .unwrap(),
+    );
+    let late = 2 * u64::try_from(LIVES).unwrap();
+    if !world.beyond_cap && recorded - world.forfeited.get() > CAP + late {
+        return Err(format!("A3: {recorded} units were used of {CAP}"));
+    }
+    if window.used != window.granted {
+        return Err(format!("A2: everything went back, and {window:?}"));
+    }
+    if window.used < recorded - debts || (!rebooted && window.used > recorded) {
+        return Err(format!("B9: the ledger counts {}, records {recorded}, of which debts are {debts}", window.used));
+    }
+    if !rebooted && !world.beyond_cap && recorded < CAP {
+        return Err(format!("{} units are lost", CAP - recorded));
+    }
+    Ok(())
+}
+
+/// Kills the first life at every step, the second at each `stride`th.
+fn run(broken: Broken, beyond_cap: bool, reboot: bool, stride: usize) -> Result<u64, String> {
+    let (steps, ()) = crash::steps_of(|| Life::start(&World::new(broken, beyond_cap)).work());
+    let mut runs = 0;
+    for killed in 0..=steps {
+        for killed_again in (0..).step_by(stride) {
+            let world = World::new(broken, beyond_cap);
+            crash::killed_after(killed, || Life::start(&world).work());
+            if reboot {
+                world.reboot();
+            }
+            let whole = crash::killed_after(killed_again, || Life::start(&world).work()).is_some();
+            Life::start(&world).finish();
+            runs += 1;
+            judge(&world, reboot).map_err(|fault| format!("{fault}; killed at {killed}, then at {killed_again}"))?;
+            if whole {
+                break;
+            }
+        }
+    }
+    Ok(runs)
+}
+
+#[test]
+fn a1_to_a6_b9_a_kill_at_any_step_loses_no_unit_and_creates_none() {
+    let runs = run(Broken::Nothing, false, false, 3).unwrap();
+    assert!(runs > 1_000, "{runs}");
+}
+
+#[test]
+fn b9_debts_that_a_lease_took_over_are_not_forfeited() {
+    run(Broken::Nothing, true, false, 5).unwrap();
+}
+
+#[test]
+fn a6_after_a_reboot_what_was_held_is_spent() {
+    run(Broken::Nothing, false, true, 7).unwrap();
+}
+
+#[track_caller]
+fn check_caught(broken: Broken, reboot: bool) {
+    let outcome = run(broken, false, reboot, 11);
+    assert!(outcome.is_err(), "{broken:?} was not noticed");
+}
+
+#[test]
+fn a_refund_by_timeout_is_caught() {
+    check_caught(Broken::RefundByTimeout, false);
+}
+
+#[test]
+fn absent_taken_for_full_is_caught() {
+    check_caught(Broken::AbsentIsFull, false);
+}
+
+#[test]
+fn a_number_that_is_read_before_the_mark_is_caught() {
+    check_caught(Broken::NumberBeforeMark, false);
+}
+
+#[test]
+fn a_table_that_is_trusted_after_a_reboot_is_caught() {
+    check_caught(Broken::TableTrustedAfterReboot, true);
+}
+
+#[test]
+fn units_that_nobody_forfeits_are_caught() {
+    check_caught(Broken::NothingForfeited, false);
+}
+
+#[test]
+fn a_life_that_forfeits_what_an_earlier_one_used_is_caught() {
+    check_caught(Broken::NotRebased, false);
+}
