@@ -68,6 +68,6 @@ impl<T> Swap<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Swap<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self.load(), f)
+        fmt::Debug::fmt(&self.load(), f)
     }
 }

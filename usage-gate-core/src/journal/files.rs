@@ -164,6 +164,14 @@ impl Files {
         cut
     }
 
+    /// Makes a segment that nobody writes any more survive power loss. If that fails it is not tried again on this file, but on a copy.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn sync(&mut self, segment: &Segment) -> io::Result<()> {
+        segment.words().sync().or_else(|_| self.copy(segment).map(|_| ()))
+    }
+
     /// Writes a copy of a segment into a new file in its place, and makes it durable.
     ///
     /// # Errors

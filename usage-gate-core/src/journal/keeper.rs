@@ -274,16 +274,21 @@ impl Journal {
 }
 
 /// Removes the segments behind the end of a stream, the last first, and ends the one that holds the end: wherever a process is killed in this, it can be done again.
+///
+/// What is sealed is never recovered again, so all that is before the end must survive power loss first.
 pub(super) fn end_stream(files: &mut Files, segments: &[Segment], next: u64) -> io::Result<()> {
-    for (at, segment) in segments.iter().enumerate().rev() {
-        if at > 0 && segment.first() >= next {
-            files.remove_unused(segment)?;
-        } else {
-            segment.end_at(next);
-            return segment.words().sync();
-        }
+    let unused = |(at, segment): &(usize, &Segment)| *at > 0 && segment.first() >= next;
+    for (_, segment) in segments.iter().enumerate().rev().take_while(unused) {
+        files.remove_unused(segment)?;
     }
-    Ok(())
+    let used = segments.iter().enumerate().take_while(|place| !unused(place)).map(|(_, segment)| segment);
+    let used: Vec<&Segment> = used.collect();
+    let Some((last, whole)) = used.split_last() else { return Ok(()) };
+    for segment in whole {
+        files.sync(segment)?;
+    }
+    last.end_at(next);
+    files.sync(last)
 }
 
 #[cfg(test)]

@@ -160,7 +160,11 @@ fn fill_holes(segments: &[Segment], ended: LifeEnd) -> u64 {
         }
         while at < segment.end() {
             if let Found::Item(head) = segment.verified_at(at) {
-                pad_all(segments, end, at);
+                match ended {
+                    LifeEnd::Killed => pad_all(segments, end, at),
+                    // The sink may have what is missing, up to any place in it: readers must be able to begin at each.
+                    LifeEnd::PowerLost => (end..at).for_each(|slot| pad_all(segments, slot, slot + 1)),
+                }
                 at = at.saturating_add(head.slots);
                 end = at;
             } else {

@@ -1,5 +1,6 @@
 //! Words in a file or in memory.
 
+#[cfg(not(loom))]
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -91,7 +92,7 @@ impl Words {
     }
 
     /// What a power loss leaves: of each sector of 64 bytes that was not synced the old or the new, as `keep` says.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn lose_power(&self, mut keep: impl FnMut() -> bool) {
         if let Backing::Memory(memory) = &*self.0 {
             let mut synced = memory.synced.lock().unwrap_or_else(PoisonError::into_inner);
