@@ -142,7 +142,10 @@ impl GateCore {
         let head = self.head(request);
         match self.recognise(&head, request) {
             Ok(Recognised::Public(route)) => Admission::Public(route, head.request),
-            Ok(Recognised::Caller(caller)) => self.admit_caller(head, caller),
+            Ok(Recognised::Caller(caller)) => {
+                self.metrics.looked_up(crate::metrics::Lookup::Hit);
+                self.admit_caller(head, caller)
+            }
             Ok(Recognised::Unread(text)) => {
                 let what = WaitingFor::Caller(text);
                 Admission::Waiting(Box::new(Waiting { gate: Arc::clone(self), head, what }))
@@ -157,6 +160,8 @@ impl GateCore {
         match self.recognise(&head, request) {
             Ok(Recognised::Caller(caller)) => {
                 let refusal = self.permitted_route(&head, &caller).err()?;
+                // Counted where the request ends; one that goes on is looked up once more.
+                self.metrics.looked_up(crate::metrics::Lookup::Hit);
                 Some(self.refuse(head, Some(caller), refusal))
             }
             Ok(Recognised::Public(_) | Recognised::Unread(_)) => None,
@@ -188,10 +193,7 @@ impl GateCore {
         }
         let presented = taken?;
         match self.callers.cached(&presented, &self.pepper) {
-            caller::Cached::Known(caller) => {
-                self.metrics.looked_up(crate::metrics::Lookup::Hit);
-                Ok(Recognised::Caller(caller))
-            }
+            caller::Cached::Known(caller) => Ok(Recognised::Caller(caller)),
             caller::Cached::Wrong => Err(invalid_key()),
             // A made-up key ends here: no store call, no row, no cache entry.
             caller::Cached::Missing if !self.pepper.authenticates(&presented) => Err(invalid_key()),

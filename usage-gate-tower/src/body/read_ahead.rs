@@ -3,13 +3,18 @@
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
 
 use super::{NextFrame, RequestBodyError};
 use crate::tokens::MOST_READ_AHEAD;
+
+/// How long a body may take until it has been read. It is not admitted yet, so that no limit stops it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The beginning, and the body that the rest is in.
 pub(crate) struct ReadAhead<B> {
@@ -19,6 +24,8 @@ pub(crate) struct ReadAhead<B> {
     rest: Option<Pin<Box<B>>>,
     trailers: Option<HeaderMap>,
     broken: bool,
+    /// Made at the first wait: a body that is there at once needs none.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> fmt::Debug for ReadAhead<B> {
@@ -29,11 +36,29 @@ impl<B> fmt::Debug for ReadAhead<B> {
 
 impl<B: Body> ReadAhead<B> {
     pub(crate) fn new(body: B) -> Self {
-        Self { begin: BytesMut::new(), front: None, rest: Some(Box::pin(body)), trailers: None, broken: false }
+        Self {
+            begin: BytesMut::new(),
+            front: None,
+            rest: Some(Box::pin(body)),
+            trailers: None,
+            broken: false,
+            timer: None,
+        }
     }
 
-    /// Reads until the body ends, or is too large to be read whole.
+    /// Reads until the body ends, is too large to be read whole, or has taken too long: then it counts as broken off.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_body(cx).is_pending() {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+            ready!(timer.as_mut().poll(cx));
+            self.broken = true;
+            self.rest = None;
+        }
+        self.timer = None;
+        Poll::Ready(())
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(body) = self.rest.as_mut() {
             if self.begin.len() > MOST_READ_AHEAD {
                 break;

@@ -241,6 +241,14 @@ async fn a_body_that_breaks_off_is_an_error_to_who_reads_it() {
     assert_eq!(stage.echo(request).await.unwrap_err(), "the request body broke off");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stands_still_is_not_waited_for() {
+    let stage = stage(vec![]).await;
+    let body = Scripted::of([Part::Data("{\"a\":"), Part::Silence]);
+    let request = Request::post(CHAT).header("x-api-key", &stage.key).body(body).unwrap();
+    assert_eq!(stage.echo(request).await.unwrap_err(), "the request body broke off");
+}
+
 #[tokio::test]
 async fn a_get_on_a_token_route_counts_no_tokens() {
     let stage = stage(vec![]).await;

@@ -37,6 +37,8 @@ pub(crate) enum Part {
     Data(&'static str),
     Trailers,
     Error,
+    /// Nothing more comes.
+    Silence,
 }
 
 /// A response by script.
@@ -86,6 +88,9 @@ impl Body for Scripted {
         if self.parts.is_empty() {
             return Poll::Ready(None);
         }
+        if matches!(self.parts[0], Part::Silence) {
+            return Poll::Pending;
+        }
         Poll::Ready(Some(match self.parts.remove(0) {
             Part::Data(text) => Ok(Frame::data(Bytes::from_static(text.as_bytes()))),
             Part::Trailers => {
@@ -93,7 +98,7 @@ impl Body for Scripted {
                 trailers.insert("grpc-status", HeaderValue::from_static("0"));
                 Ok(Frame::trailers(trailers))
             }
-            Part::Error => Err("the body broke"),
+            Part::Error | Part::Silence => Err("the body broke"),
         }))
     }
 
