@@ -12,35 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::flush::Chain;
+use crate::journal::{Entry, Item};
 use crate::model::{MeterIndex, Meters, StreamId, TenantId, Timestamp};
 use crate::period::Period;
-use crate::store::{Audit, AuditKey, AuditQuery, CounterAudit, Outcome, RefusalSum, RollupDelta, UsageRecord};
+use crate::store::{Audit, AuditKey, AuditQuery, CounterAudit, Outcome, RollupDelta, UsageRecord};
 
 /// A differences' list ends here; the report says that there are more.
 const MOST_DIFFERENCES: usize = 1_000;
-
-/// An item of a journal, as a verifier reads it.
-#[derive(Debug, Clone)]
-pub struct JournalItem {
-    /// Whose journal.
-    pub stream: StreamId,
-    /// The first place of the segment it is in.
-    pub segment: u64,
-    /// The meters that its units are of.
-    pub meters: Meters,
-    /// What was recorded.
-    pub entry: JournalEntry,
-}
-
-/// What can be recorded.
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "most items are records, and they are read one at a time")]
-pub enum JournalEntry {
-    /// A request, or units that were forfeited.
-    Record(UsageRecord),
-    /// A sum of refusals.
-    Refusals(RefusalSum),
-}
 
 /// What is under way of a counter while it is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -155,7 +133,7 @@ pub fn verify(
     query: &AuditQuery,
     audit: &Audit,
     whole: &BTreeSet<(StreamId, u64)>,
-    items: impl IntoIterator<Item = JournalItem>,
+    items: impl IntoIterator<Item = Entry>,
     under_way: impl Fn(&CounterAudit) -> UnderWay,
 ) -> VerifyReport {
     let mut findings = Findings::default();
@@ -209,25 +187,21 @@ struct Journal<'a> {
 }
 
 impl Journal<'_> {
-    fn take(&mut self, item: &JournalItem) {
+    fn take(&mut self, item: &Entry) {
         let segment = (item.stream, item.segment);
-        let sequence = match &item.entry {
-            JournalEntry::Record(record) => record.sequence,
-            JournalEntry::Refusals(sum) => sum.sequence,
-        };
-        if self.audit.watermarks.get(&item.stream).is_none_or(|watermark| *watermark < sequence) {
+        if self.audit.watermarks.get(&item.stream).is_none_or(|watermark| *watermark < item.sequence) {
             return;
         }
         let (chain, count) = self.chains.entry(segment).or_insert_with(|| (Chain::new(segment.0, segment.1), 0));
         *count = count.saturating_add(1);
-        match &item.entry {
-            JournalEntry::Record(record) => {
+        match &item.item {
+            Item::Record(record) => {
                 chain.record(record, &item.meters);
                 if self.query.wants(record.tenant, record.bucket) {
                     self.add_record(item.stream, record, &item.meters);
                 }
             }
-            JournalEntry::Refusals(sum) => {
+            Item::Refusals(sum) => {
                 chain.refusal(sum);
                 if self.query.wants(sum.tenant, sum.bucket) {
                     let requests = item.meters.name(MeterIndex::REQUESTS);
@@ -371,15 +345,22 @@ mod tests {
         AuditQuery { period: Period { start: midnight(), end: midnight().plus_micros(24 * HOUR) }, tenant: None }
     }
 
-    fn items(batch: &Batch) -> Vec<JournalItem> {
-        let records = batch.records.iter().cloned().map(JournalEntry::Record);
-        let entries = records.chain(batch.refusals.iter().cloned().map(JournalEntry::Refusals));
+    fn items(batch: &Batch) -> Vec<Entry> {
+        let records = batch.records.iter().cloned().map(Item::Record);
+        let entries = records.chain(batch.refusals.iter().cloned().map(Item::Refusals));
         let (stream, segment, meters) = (batch.stream, batch.segment, &batch.meters);
-        entries.map(|entry| JournalItem { stream, segment, meters: meters.clone(), entry }).collect()
+        let entry = |item: Item| {
+            let sequence = match &item {
+                Item::Record(record) => record.sequence,
+                Item::Refusals(sum) => sum.sequence,
+            };
+            Entry { stream, segment, sequence, meters: meters.clone(), item }
+        };
+        entries.map(entry).collect()
     }
 
     /// Two segments that were taken in, the second with what is beyond the watermark, a repeat and forfeited units.
-    async fn taken_in() -> (Audit, Vec<JournalItem>) {
+    async fn taken_in() -> (Audit, Vec<Entry>) {
         let store = MemoryStore::new(crate::clock::Clock::system());
         let (ada, machine) = (who(true), who(false));
         let one = batch(STREAM, 1, vec![record(ada, midnight()); 3], vec![refusal(ada, midnight())]);
@@ -402,7 +383,7 @@ mod tests {
     const SEGMENTS: [(StreamId, u64); 2] = [(STREAM, 1), (STREAM, 5)];
 
     /// What four units that records took, and the ledger does not know, may be.
-    fn report(audit: &Audit, whole: &[(StreamId, u64)], items: &[JournalItem]) -> VerifyReport {
+    fn report(audit: &Audit, whole: &[(StreamId, u64)], items: &[Entry]) -> VerifyReport {
         let under_way = |_: &CounterAudit| UnderWay { not_recorded: 0, not_reported: 4 };
         verify(&query(), audit, &whole.iter().copied().collect(), items.to_vec(), under_way)
     }
@@ -444,7 +425,7 @@ mod tests {
         let compared: Vec<_> = whole.differences.iter().map(|difference| difference.compared).collect();
         assert!(compared.contains(&Compared::Hash) && compared.contains(&Compared::Units));
         // What no sum shows the hash does.
-        let JournalEntry::Record(first) = &mut items[0].entry else { panic!("a record is first") };
+        let Item::Record(first) = &mut items[0].item else { panic!("a record is first") };
         first.status = 201;
         let compared: Vec<_> = report(&audit, &SEGMENTS, &items).differences;
         assert_eq!(compared.iter().map(|difference| difference.compared).collect::<Vec<_>>(), [Compared::Hash]);

@@ -1,5 +1,6 @@
 //! What is in the files of a journal, for those who only look: beside the process that writes them, or after it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::vec;
@@ -8,7 +9,8 @@ use super::read::{is_segment, read};
 use super::segment::{Segment, SegmentError};
 use crate::mapped::Area;
 use crate::model::{Meters, StreamId};
-use crate::store::{RefusalSum, UsageRecord};
+use crate::seat::held;
+use crate::store::{QuotaUse, RefusalSum, UsageRecord};
 
 /// Items read at once.
 const CHUNK: usize = 4_096;
@@ -56,6 +58,28 @@ pub fn entries(folder: &Path) -> io::Result<Entries> {
     let area = Area::existing(folder);
     let names: Vec<String> = area.list()?.into_iter().filter(|name| is_segment(name)).collect();
     Ok(Entries { area, names: names.into_iter(), segment: None, ready: Vec::new().into_iter() })
+}
+
+/// The segments of a journal that can be read, by stream and first sequence: those that are there from their first item on.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn segments(folder: &Path) -> io::Result<BTreeSet<(StreamId, u64)>> {
+    let area = Area::existing(folder);
+    let names = area.list()?.into_iter().filter(|name| is_segment(name));
+    let begun = names.filter_map(|name| match area.copy(&name).map(Segment::open) {
+        Ok(Ok(segment)) => Some((StreamId::from_u128(segment.stream()), segment.first())),
+        Ok(Err(_)) | Err(_) => None,
+    });
+    Ok(begun.collect())
+}
+
+/// What requests in flight hold of quotas, as their seats say at this moment.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn in_flight(folder: &Path) -> io::Result<Vec<QuotaUse>> {
+    held(&Area::existing(folder))
 }
 
 impl Entries {

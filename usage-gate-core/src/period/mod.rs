@@ -6,9 +6,11 @@
 mod bucket;
 mod calendar;
 mod local;
+mod named;
 mod zone;
 
 pub use bucket::bucket_start;
 pub use calendar::{AnchorDay, AnchorDayError, Calendar, Period};
 pub use local::LocalTime;
+pub use named::{PeriodName, PeriodNameError};
 pub use zone::{UnknownZone, Zone};

@@ -16,5 +16,5 @@ mod recovery;
 mod table;
 
 pub(crate) use layout::SeatContents;
-pub(crate) use recovery::{DeadLife, DeadSeats};
+pub(crate) use recovery::{DeadLife, DeadSeats, held};
 pub(crate) use table::{Seat, SeatTable};

@@ -26,7 +26,7 @@ use super::table::SEATS_FILE;
 use crate::kernel::KernelBoot;
 use crate::mapped::{Area, Word, Words};
 use crate::model::{Environment, KeyId, MeterIndex, Meters, RequestId, StreamId, TenantId, Timestamp, UserId};
-use crate::store::{Measured, Outcome, UnitTotals, UsageRecord};
+use crate::store::{Measured, Outcome, QuotaUse, UnitTotals, UsageRecord};
 
 /// The seats of a life that has died.
 #[derive(Debug)]
@@ -100,6 +100,21 @@ impl DeadSeats {
         }
         Ok(published)
     }
+}
+
+/// What the seats of a life say now that is held of quotas, for those who only look.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn held(area: &Area) -> io::Result<Vec<QuotaUse>> {
+    let words = match area.copy(SEATS_FILE) {
+        Ok(words) => words,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let seats = words.get(HEADER_WORDS..).unwrap_or_default().chunks_exact(SEAT_WORDS);
+    let forwarded = seats.filter_map(|words| words.first_chunk().map(Read)).filter(Read::is_forwarded);
+    Ok(forwarded.flat_map(|seat| seat.quotas().collect::<Vec<_>>()).collect())
 }
 
 fn place_at(words: &[Word; SEAT_WORDS], sequence: u64) {

@@ -12,6 +12,7 @@ mod serve;
 mod table;
 mod tenant;
 mod user;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Sample(sample::Arguments),
     /// Check a configuration without serving
     Check(check::Arguments),
+    /// Compare the books with what was recorded; exit 1 if they differ
+    Verify(verify::Arguments),
     /// Look into what this node recorded
     #[command(subcommand)]
     Journal(journal::Command),
@@ -60,6 +63,7 @@ fn run_waiting(command: Command) -> anyhow::Result<()> {
             Command::Serve(arguments) => Box::pin(serve::run(arguments)).await,
             Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
             Command::Sample(arguments) => Box::pin(sample::run(arguments)).await,
+            Command::Verify(arguments) => Box::pin(verify::run(arguments)).await,
             Command::Check(arguments) => check::run(&arguments),
             Command::Journal(command) => journal::run(&command),
             Command::Tenant(command) => tenant::run(command).await,

@@ -41,9 +41,17 @@ use writer::Writer;
 pub struct SqliteOptions {
     path: PathBuf,
     clock: Clock,
+    read_only: bool,
 }
 
 impl SqliteOptions {
+    /// Only reads: nothing is made, migrated or changed, whoever else has the file open. Calls that write fail.
+    #[must_use]
+    pub const fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
     /// The clock by which periods are told; the system's without.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -98,7 +106,7 @@ impl SqliteStore {
     /// Says how to open a file.
     #[must_use]
     pub fn options(path: impl AsRef<Path>) -> SqliteOptions {
-        SqliteOptions { path: path.as_ref().to_owned(), clock: Clock::system() }
+        SqliteOptions { path: path.as_ref().to_owned(), clock: Clock::system(), read_only: false }
     }
 
     /// Calls of any kind that this handle and its clones have made to the database.
@@ -115,7 +123,8 @@ impl SqliteStore {
     }
 
     fn open_blocking(options: SqliteOptions) -> Result<Self, StoreError> {
-        let connection = open::writer(&options.path)?;
+        let open = if options.read_only { open::looker } else { open::writer };
+        let connection = open(&options.path)?;
         let fed = watch::Sender::new(());
         let writer =
             Writer::start(connection, fed.clone()).map_err(|error| StoreError::unavailable(open::WHAT, error))?;

@@ -48,6 +48,18 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     migrate(connection)
 }
 
+/// Opens a connection that only reads, in the place of the one that writes. The schema must be this program's.
+pub(super) fn looker(path: &Path) -> Result<Connection, StoreError> {
+    let connection = reader(path).map_err(failed)?;
+    match next(&MIGRATIONS, &applied(&connection).map_err(failed)?)? {
+        None => Ok(connection),
+        Some(_) => Err(StoreError::unusable(
+            WHAT,
+            "its schema is of an earlier version: start `usage-gate serve` on it once, which brings it up to date",
+        )),
+    }
+}
+
 /// Opens a connection that only reads.
 pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -1,0 +1,176 @@
+//! `usage-gate verify`: whether the books say what was recorded. Only reads, beside a server or without.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::{Map, Value, json};
+use usage_gate_core::journal::{Item, entries, in_flight, segments};
+use usage_gate_core::model::TenantId;
+use usage_gate_core::period::{AnchorDay, Calendar, Period, PeriodName, Zone};
+use usage_gate_core::store::{
+    AccountStore, Audit, AuditQuery, CounterAudit, PageRequest, QuotaUse, SqliteStore, UsageReader,
+};
+use usage_gate_core::verify::{Difference, UnderWay, VerifyReport, verify};
+
+use super::journal::journal_of;
+use super::{say, table};
+use crate::config;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// A month or a day by its local start, such as 2026-11 or 2026-11-15
+    #[arg(long, value_name = "PERIOD")]
+    period: PeriodName,
+    /// Only this tenant
+    #[arg(long, value_name = "ID")]
+    tenant: Option<TenantId>,
+    /// The data directory of the server
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    /// The server's configuration, if it says where its data is
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON, for machines
+    #[arg(long)]
+    json: bool,
+}
+
+/// Ledger, records and seats are read one after the other: what was under way in between settles, a real difference does not.
+const LOOKS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(400);
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let period = arguments.period.to_string();
+    let mut loaded = config::load(arguments.config.as_deref(), &config::overrides(std::env::vars_os()))?;
+    if let Some(data_dir) = arguments.data_dir {
+        loaded.overrule("server.data_dir", "--data-dir", |config| config.server.data_dir = data_dir);
+    }
+    let folder = journal_of(&loaded.config.server.data_dir)?;
+    let database = loaded.config.database();
+    let store = SqliteStore::options(&database).read_only().open().await;
+    let store = store.with_context(|| format!("database {}", database.display()))?;
+    let query =
+        AuditQuery { period: span(&store, &arguments.period, arguments.tenant).await?, tenant: arguments.tenant };
+    let mut report = look(&store, &folder, &query).await?;
+    for _ in 1..LOOKS {
+        if report.ok {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        report = look(&store, &folder, &query).await?;
+    }
+    if arguments.json {
+        print_json(&report, &period)?
+    } else {
+        print(&report, &period)?
+    }
+    if !report.ok {
+        bail!("{} differences: the books do not say what was recorded", total(&report));
+    }
+    Ok(())
+}
+
+/// The time that has this name for every tenant: each has its own calendar.
+async fn span(store: &SqliteStore, name: &PeriodName, only: Option<TenantId>) -> anyhow::Result<Period> {
+    let mut span: Option<Period> = None;
+    let mut page = PageRequest { after: None, size: 200 };
+    loop {
+        let tenants = store.tenants(None, &page).await?;
+        for tenant in tenants.items.iter().filter(|tenant| only.is_none_or(|only| only == tenant.id)) {
+            let period = name.of(&tenant.calendar);
+            span =
+                Some(span.map_or(period, |span| Period {
+                    start: span.start.min(period.start),
+                    end: span.end.max(period.end),
+                }));
+        }
+        match tenants.next {
+            Some(next) => page.after = Some(next),
+            None => break,
+        }
+    }
+    Ok(span.unwrap_or_else(|| name.of(&Calendar::new(Zone::UTC, AnchorDay::FIRST))))
+}
+
+async fn look(store: &SqliteStore, folder: &Path, query: &AuditQuery) -> anyhow::Result<VerifyReport> {
+    // The books first: the journal then has at least as much.
+    let audit = store.audit(query).await?;
+    let (folder, query) = (folder.to_owned(), *query);
+    // The whole journal is read, twice.
+    tokio::task::spawn_blocking(move || compare(&folder, &query, &audit)).await?
+}
+
+fn compare(folder: &Path, query: &AuditQuery, audit: &Audit) -> anyhow::Result<VerifyReport> {
+    let shown = || folder.display().to_string();
+    let whole: BTreeSet<_> = segments(folder).with_context(shown)?;
+    let mut held = in_flight(folder).with_context(shown)?;
+    // What is recorded and not taken in yet is under way too.
+    for entry in entries(folder).with_context(shown)? {
+        let entry = entry.with_context(shown)?;
+        let taken_in = audit.watermarks.get(&entry.stream).is_some_and(|watermark| entry.sequence <= *watermark);
+        if let (false, Item::Record(record)) = (taken_in, &entry.item) {
+            held.extend(&record.quotas);
+        }
+    }
+    // A file that was damaged stopped us above.
+    let items = entries(folder).with_context(shown)?.filter_map(Result::ok);
+    Ok(verify(query, audit, &whole, items, |counter| under_way(counter, &held)))
+}
+
+/// What a running server has under way of a counter; nothing, after it ended well.
+fn under_way(counter: &CounterAudit, held: &[QuotaUse]) -> UnderWay {
+    let of_counter = held.iter().filter(|used| used.counter == counter.tag && used.period == counter.period_start);
+    let not_recorded = of_counter.filter_map(|used| u64::try_from(used.units).ok()).sum();
+    UnderWay { not_recorded, not_reported: counter.open_size.saturating_sub(counter.open_used) }
+}
+
+fn total(report: &VerifyReport) -> u64 {
+    u64::try_from(report.differences.len()).unwrap_or(u64::MAX).saturating_add(report.more_differences)
+}
+
+fn print_json(report: &VerifyReport, period: &str) -> anyhow::Result<()> {
+    let mut members = Map::new();
+    members.insert("period".into(), period.into());
+    members.insert("from".into(), report.period.start.to_string().into());
+    members.insert("to".into(), report.period.end.to_string().into());
+    if let Value::Object(rest) = json!(report) {
+        members.extend(rest.into_iter().filter(|(name, _)| name != "period"));
+    }
+    Ok(say(format_args!("{:#}", Value::Object(members)))?)
+}
+
+fn print(report: &VerifyReport, period: &str) -> anyhow::Result<()> {
+    let VerifyReport { records, source, .. } = report;
+    let verdict = if report.ok { "ok" } else { "NOT ok" };
+    say(format_args!(
+        "{verdict}: {period}: {records} records of {} segments of the journal, digests of {} that are gone",
+        source.records.len(),
+        source.digest.len()
+    ))?;
+    for counter in &report.under_way {
+        say(format_args!(
+            "under way: {}: at most {} units not recorded yet, {} not reported yet",
+            counter.counter, counter.not_recorded, counter.not_reported
+        ))?;
+    }
+    if !report.differences.is_empty() {
+        let rows: Vec<Value> = report.differences.iter().map(row).collect();
+        let columns = [
+            ("KIND", "kind"),
+            ("TENANT", "tenant"),
+            ("METER", "meter"),
+            ("BUCKET", "bucket"),
+            ("OF", "of"),
+            ("EXPECTED", "expected"),
+            ("FOUND", "found"),
+        ];
+        table::print(&rows, false, &columns)?;
+    }
+    Ok(())
+}
+
+fn row(difference: &Difference) -> Value {
+    json!(difference)
+}
