@@ -86,9 +86,9 @@ async fn span(store: &SqliteStore, name: &PeriodName, only: Option<TenantId>) ->
                     end: span.end.max(period.end),
                 }));
         }
-        match tenants.next {
-            Some(next) => page.after = Some(next),
-            None => break,
+        page.after = tenants.items.last().map(|tenant| tenant.id.as_u128());
+        if !tenants.more {
+            break;
         }
     }
     Ok(span.unwrap_or_else(|| name.of(&Calendar::new(Zone::UTC, AnchorDay::FIRST))))
