@@ -448,6 +448,21 @@ fn a6_leases_that_nobody_asks_for_go_back_after_a_while() {
     assert_eq!(found.len(), 0, "their entries are free");
 }
 
+#[test]
+fn b9_a_lease_does_not_grow_older_than_its_records_are_kept() {
+    let world = World::new(Broken::Nothing, false);
+    let life = Life::start(&world);
+    let request = life.admit(5).unwrap();
+    life.settle(&request, 5);
+    drop(request);
+    world.clock.advance_millis(3_600_000);
+    at_once(life.driver.report()).unwrap();
+    assert_eq!(world.window().granted, 16);
+    world.clock.advance_millis(1);
+    at_once(life.driver.report()).unwrap();
+    assert_eq!(world.window().granted, 5);
+}
+
 #[track_caller]
 fn check_caught(broken: Broken, reboot: bool) {
     let outcome = run(broken, false, reboot, 11);

@@ -20,6 +20,8 @@ pub(crate) struct LeaseEntry {
     /// A4: nothing is spent from here on.
     pub(crate) deadline: Monotonic,
     pub(crate) size: u64,
+    /// Since when this life spends on it.
+    pub(crate) since: Monotonic,
     /// What the authority was last told and acknowledged.
     pub(crate) reported: AtomicU64,
     slot: Slot,
@@ -29,23 +31,23 @@ pub(crate) struct LeaseEntry {
 
 impl LeaseEntry {
     /// A fresh lease, noted in its entry of the table.
-    pub(crate) fn open(lease: LeaseId, slot: Slot, granted: &Granted) -> Self {
+    pub(crate) fn open(lease: LeaseId, slot: Slot, granted: &Granted, now: Monotonic) -> Self {
         slot.open(granted);
-        Self::new(lease, slot, granted.period, granted.deadline, granted.size)
+        Self::new(lease, slot, granted.period, granted.deadline, granted.size, now)
     }
 
     /// A lease that an earlier life of this node has left. `reported` is what the authority knows of its use.
-    pub(crate) fn take_over(slot: Slot, entry: &TableEntry, reported: u64) -> Self {
+    pub(crate) fn take_over(slot: Slot, entry: &TableEntry, reported: u64, now: Monotonic) -> Self {
         slot.take_over(entry.used());
-        let adopted = Self::new(entry.lease, slot, entry.period, entry.deadline, entry.size);
+        let adopted = Self::new(entry.lease, slot, entry.period, entry.deadline, entry.size, now);
         adopted.reported.store(reported, Ordering::Relaxed);
         adopted
     }
 
-    fn new(lease: LeaseId, slot: Slot, period: Period, deadline: Monotonic, size: u64) -> Self {
+    fn new(lease: LeaseId, slot: Slot, period: Period, deadline: Monotonic, size: u64, since: Monotonic) -> Self {
         let low_water = i64::try_from(size / 4).unwrap_or(i64::MAX);
         let (reported, low_told) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { lease, period, deadline, size, reported, slot, low_water, low_told }
+        Self { lease, period, deadline, size, since, reported, slot, low_water, low_told }
     }
 
     /// For tests that break it.
@@ -148,7 +150,7 @@ mod tests {
         let (table, _) = LeaseTable::open(&Area::memory(), "a", life, KernelBoot::current()).unwrap();
         let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(1_000_000) };
         let granted = Granted { period, deadline: Monotonic(1_000), size, debt: 0 };
-        LeaseEntry::open(lease, table.ask(lease, &counter).unwrap(), &granted)
+        LeaseEntry::open(lease, table.ask(lease, &counter).unwrap(), &granted, Monotonic(1))
     }
 
     #[test]
