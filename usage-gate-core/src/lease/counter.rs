@@ -91,6 +91,9 @@ const LEAST_WANT: u64 = 16;
 const MOST_WANT: u64 = 1 << 24;
 /// Ticks (seconds) without use after which leases go back.
 const IDLE_TICKS: u64 = 30;
+/// A lease that is spent slowly goes back after an hour: what a crash would forfeit of it is found by the records of its whole time, and those
+/// are kept for some days only.
+const MOST_AGE_NANOS: u64 = 3_600 * 1_000_000_000;
 const EXHAUSTED_NANOS: u64 = 1_000_000_000;
 /// Leases of one counter beyond which spent ones end although requests in flight hold them: a request looks through all.
 const MOST_LEASES: usize = 8;
@@ -277,7 +280,7 @@ impl QuotaCounter {
         Some(Asking { want, needed })
     }
 
-    /// Leases that end here: too small for who waits, spent, past their deadline, idle; at the drain all.
+    /// Leases that end here: too small for who waits, spent, past their deadline, old, idle; at the drain all.
     ///
     /// A lease that requests in flight have taken from stays open for what they give back or owe, as long as there are few of them:
     /// beyond that another lease of the period takes the difference.
@@ -291,6 +294,7 @@ impl QuotaCounter {
                 let left = entry.left(now);
                 let over = why == Return::Idle
                     || now >= entry.deadline
+                    || now.nanos_since(entry.since) > MOST_AGE_NANOS
                     || entry.is_returning()
                     || (left == 0 && leases.len() > 1);
                 why == Return::All || (left > 0 && left < too_small) || (over && settled(entry))

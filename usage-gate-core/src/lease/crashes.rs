@@ -12,8 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::driver::Round;
 use super::{
-    Booking, Counter, CounterState, Counters, Found, LeaseDriver, LeaseEntry, LeaseQueue, LeaseTable, QuotaCounter,
-    QuotaTerms, reconcile,
+    Booking, Counter, CounterState, Found, LeaseDriver, LeaseEntry, LeaseTable, QuotaCounter, QuotaTerms, reconcile,
 };
 use crate::clock::ManualClock;
 use crate::kernel::KernelBoot;
@@ -189,6 +188,22 @@ impl World {
     }
 }
 
+fn driver(world: &World, stream: StreamId, table: Arc<LeaseTable>) -> LeaseDriver {
+    let routes = Routes::compile(vec![], &Meters::default()).unwrap();
+    LeaseDriver {
+        store: Arc::new(Stepped { inner: world.ledger.clone(), steps: world.steps.clone() }),
+        node: NodeIdentity { node: "a".to_owned(), boot: stream, table: table.id() },
+        table,
+        clock: world.clock.clock(),
+        counters: Arc::default(),
+        queue: Arc::default(),
+        metrics: Arc::new(Metrics::new(&routes)),
+        away: AtomicBool::new(false),
+        calls: AtomicU64::new(0),
+        turn: tokio::sync::Mutex::new(None),
+    }
+}
+
 /// One process.
 struct Life<'a> {
     world: &'a World,
@@ -210,23 +225,9 @@ impl<'a> Life<'a> {
         let kernel = KernelBoot::from_u128(world.kernel.get());
         let (table, mut found) = LeaseTable::open(&world.area, "a", stream, kernel).unwrap();
         world.recover(&mut found);
-        let store = Arc::new(Stepped { inner: world.ledger.clone(), steps: world.steps.clone() });
-        let node = NodeIdentity { node: "a".to_owned(), boot: stream, table: table.id() };
-        let open = at_once(store.register(&node)).unwrap();
-        let routes = Routes::compile(vec![], &Meters::default()).unwrap();
-        let counters = Arc::new(Counters::default());
-        let driver = LeaseDriver {
-            store,
-            node,
-            table,
-            clock: world.clock.clock(),
-            counters: Arc::clone(&counters),
-            queue: Arc::new(LeaseQueue::default()),
-            metrics: Arc::new(Metrics::new(&routes)),
-            away: AtomicBool::new(false),
-            calls: AtomicU64::new(0),
-            turn: tokio::sync::Mutex::new(None),
-        };
+        let driver = driver(world, stream, table);
+        let counters = Arc::clone(&driver.counters);
+        let open = at_once(driver.store.register(&driver.node)).unwrap();
         match world.broken {
             Broken::RefundByTimeout => {
                 let returns = open.iter().map(|open| LeaseReport { lease: open.lease, used: open.used }).collect();
@@ -422,6 +423,44 @@ fn b9_debts_that_a_lease_took_over_are_not_forfeited() {
 #[test]
 fn a6_after_a_reboot_what_was_held_is_spent() {
     run(Broken::Nothing, false, true, 7).unwrap();
+}
+
+#[test]
+fn a6_leases_that_nobody_asks_for_go_back_after_a_while() {
+    let world = World::new(Broken::Nothing, false);
+    let life = Life::start(&world);
+    let request = life.admit(5).unwrap();
+    life.settle(&request, 5);
+    drop((request, life));
+    let (stream, kernel) = (StreamId::from_u128(9), KernelBoot::from_u128(1));
+    let (table, found) = LeaseTable::open(&world.area, "a", stream, kernel).unwrap();
+    assert_eq!(found.len(), 1);
+    let driver = driver(&world, stream, table);
+    let open = at_once(driver.store.register(&driver.node)).unwrap();
+    at_once(driver.take_over(&open, found)).unwrap();
+    at_once(driver.report()).unwrap();
+    assert_eq!((world.window().granted, world.window().used), (16, 5));
+    world.clock.advance_millis(31_000);
+    at_once(driver.report()).unwrap();
+    assert_eq!((world.window().granted, world.window().used), (5, 5));
+    drop(driver);
+    let (_, found) = LeaseTable::open(&world.area, "a", stream, kernel).unwrap();
+    assert_eq!(found.len(), 0, "their entries are free");
+}
+
+#[test]
+fn b9_a_lease_does_not_grow_older_than_its_records_are_kept() {
+    let world = World::new(Broken::Nothing, false);
+    let life = Life::start(&world);
+    let request = life.admit(5).unwrap();
+    life.settle(&request, 5);
+    drop(request);
+    world.clock.advance_millis(3_600_000);
+    at_once(life.driver.report()).unwrap();
+    assert_eq!(world.window().granted, 16);
+    world.clock.advance_millis(1);
+    at_once(life.driver.report()).unwrap();
+    assert_eq!(world.window().granted, 5);
 }
 
 #[track_caller]

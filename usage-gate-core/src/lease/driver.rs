@@ -137,7 +137,7 @@ impl LeaseDriver {
             match fate {
                 Fate::SpentOn => {
                     let used = found.entry.used();
-                    let lease = LeaseEntry::take_over(found.slot, &found.entry, used);
+                    let lease = LeaseEntry::take_over(found.slot, &found.entry, used, now);
                     left.push((found.entry.counter, Arc::new(lease)));
                 }
                 Fate::Freed => found.slot.release(),
@@ -260,7 +260,7 @@ impl LeaseDriver {
                         size: grant.units,
                         debt: quota.take_debt(grant.window.period),
                     };
-                    begun = Some(Arc::new(LeaseEntry::open(grant.lease, slot, &granted)));
+                    begun = Some(Arc::new(LeaseEntry::open(grant.lease, slot, &granted, sent)));
                 } else {
                     slot.release();
                 }

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::slot::{Granted, RETURNING, TableEntry, used_of};
+use super::left::Left;
+use super::slot::{Granted, TableEntry, used_of};
 use super::table::Slot;
 use crate::clock::Monotonic;
 use crate::period::Period;
@@ -10,9 +11,8 @@ use crate::store::{LeaseId, LeaseReport};
 
 /// Units of one counter in one period, held by this node.
 ///
-/// `left` and the RETURNING mark share one word (twice the units, plus the mark), so that no unit is spent or credited after the
-/// number that goes back has been read. It may be negative: a debt, from cost that became known late. The word is in the lease table, where a
-/// crash leaves it as it is.
+/// What is [`left`](super::left) may be negative: a debt, from cost that became known late. The word is in the lease table, where a crash leaves
+/// it as it is.
 #[derive(Debug)]
 pub(crate) struct LeaseEntry {
     pub(crate) lease: LeaseId,
@@ -20,6 +20,8 @@ pub(crate) struct LeaseEntry {
     /// A4: nothing is spent from here on.
     pub(crate) deadline: Monotonic,
     pub(crate) size: u64,
+    /// Since when this life spends on it.
+    pub(crate) since: Monotonic,
     /// What the authority was last told and acknowledged.
     pub(crate) reported: AtomicU64,
     slot: Slot,
@@ -29,23 +31,23 @@ pub(crate) struct LeaseEntry {
 
 impl LeaseEntry {
     /// A fresh lease, noted in its entry of the table.
-    pub(crate) fn open(lease: LeaseId, slot: Slot, granted: &Granted) -> Self {
+    pub(crate) fn open(lease: LeaseId, slot: Slot, granted: &Granted, now: Monotonic) -> Self {
         slot.open(granted);
-        Self::new(lease, slot, granted.period, granted.deadline, granted.size)
+        Self::new(lease, slot, granted.period, granted.deadline, granted.size, now)
     }
 
     /// A lease that an earlier life of this node has left. `reported` is what the authority knows of its use.
-    pub(crate) fn take_over(slot: Slot, entry: &TableEntry, reported: u64) -> Self {
+    pub(crate) fn take_over(slot: Slot, entry: &TableEntry, reported: u64, now: Monotonic) -> Self {
         slot.take_over(entry.used());
-        let adopted = Self::new(entry.lease, slot, entry.period, entry.deadline, entry.size);
+        let adopted = Self::new(entry.lease, slot, entry.period, entry.deadline, entry.size, now);
         adopted.reported.store(reported, Ordering::Relaxed);
         adopted
     }
 
-    fn new(lease: LeaseId, slot: Slot, period: Period, deadline: Monotonic, size: u64) -> Self {
+    fn new(lease: LeaseId, slot: Slot, period: Period, deadline: Monotonic, size: u64, since: Monotonic) -> Self {
         let low_water = i64::try_from(size / 4).unwrap_or(i64::MAX);
         let (reported, low_told) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { lease, period, deadline, size, reported, slot, low_water, low_told }
+        Self { lease, period, deadline, size, since, reported, slot, low_water, low_told }
     }
 
     /// For tests that break it.
@@ -59,59 +61,27 @@ impl LeaseEntry {
         self.lease.tag()
     }
 
-    /// Twice what is left, and the mark.
-    fn load(&self, order: Ordering) -> i64 {
-        self.slot.left().load(order).cast_signed()
-    }
-
-    fn exchange(&self, current: i64, new: i64) -> Result<(), i64> {
-        let (current, new) = (current.cast_unsigned(), new.cast_unsigned());
-        let swapped = self.slot.left().compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire);
-        swapped.map(|_| ()).map_err(u64::cast_signed)
+    fn word(&self) -> Left<'_> {
+        self.slot.left()
     }
 
     /// Units that can be spent now.
     pub(crate) fn left(&self, now: Monotonic) -> u64 {
-        // Acquire pairs with the CAS of `begin_return`: who sees the mark sees the number with it.
-        let word = self.load(Ordering::Acquire);
-        if word & RETURNING != 0 || now >= self.deadline { 0 } else { u64::try_from(word >> 1).unwrap_or(0) }
+        let (left, returning) = self.word().read();
+        if returning || now >= self.deadline { 0 } else { u64::try_from(left).unwrap_or(0) }
     }
 
     /// Takes `units`, all or none.
     pub(crate) fn spend(&self, units: u64, now: Monotonic) -> bool {
-        let Ok(units) = i64::try_from(units) else {
-            return false;
-        };
-        if now >= self.deadline {
-            return false;
-        }
-        let mut word = self.load(Ordering::Acquire);
-        loop {
-            if word & RETURNING != 0 || word >> 1 < units {
-                return false;
-            }
-            match self.exchange(word, word - units * 2) {
-                Ok(()) => return true,
-                Err(current) => word = current,
-            }
-        }
+        // A4: nothing of an ended period.
+        now < self.deadline && i64::try_from(units).is_ok_and(|units| self.word().spend(units))
     }
 
     /// Books a difference found late: positive gives units back, negative takes more, into debt if need be.
     ///
     /// `false` if the lease is being returned: then the number has left, and another lease must take the difference.
     pub(crate) fn adjust(&self, units: i64) -> bool {
-        let mut word = self.load(Ordering::Acquire);
-        loop {
-            if word & RETURNING != 0 {
-                return false;
-            }
-            let changed = word.saturating_add(units.saturating_mul(2)) & !RETURNING;
-            match self.exchange(word, changed) {
-                Ok(()) => return true,
-                Err(current) => word = current,
-            }
-        }
+        self.word().adjust(units)
     }
 
     /// Books a debt that was spent before there was a lease; `false` if this one is being returned. For the driver, which alone returns leases.
@@ -127,9 +97,7 @@ impl LeaseEntry {
 
     /// Marks it as returning and gives what was used of it; the same number every time.
     pub(crate) fn begin_return(&self) -> u64 {
-        // AcqRel: every spend before the mark is in the number, none after it succeeds.
-        let word = self.slot.left().fetch_or(RETURNING.cast_unsigned(), Ordering::AcqRel).cast_signed();
-        self.used_of(word)
+        used_of(self.size, self.word().begin_return())
     }
 
     /// Begins its return, in the words of a call.
@@ -139,23 +107,19 @@ impl LeaseEntry {
 
     /// Units spent so far; more than its size in debt.
     pub(crate) fn used(&self) -> u64 {
-        self.used_of(self.load(Ordering::Acquire))
-    }
-
-    fn used_of(&self, word: i64) -> u64 {
-        used_of(self.size, word >> 1)
+        used_of(self.size, self.word().read().0)
     }
 
     /// Whether what is left has fallen so low that the next lease should be asked for; `true` once only.
     pub(crate) fn runs_low(&self) -> bool {
-        self.load(Ordering::Relaxed) >> 1 <= self.low_water
+        self.word().glance() <= self.low_water
             && !self.low_told.load(Ordering::Relaxed)
             && !self.low_told.swap(true, Ordering::Relaxed)
     }
 
     /// Whether it is being returned.
     pub(crate) fn is_returning(&self) -> bool {
-        self.load(Ordering::Acquire) & RETURNING != 0
+        self.word().read().1
     }
 
     /// The authority has closed it: its entry of the table is free once no request in flight holds it.
@@ -186,7 +150,7 @@ mod tests {
         let (table, _) = LeaseTable::open(&Area::memory(), "a", life, KernelBoot::current()).unwrap();
         let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(1_000_000) };
         let granted = Granted { period, deadline: Monotonic(1_000), size, debt: 0 };
-        LeaseEntry::open(lease, table.ask(lease, &counter).unwrap(), &granted)
+        LeaseEntry::open(lease, table.ask(lease, &counter).unwrap(), &granted, Monotonic(1))
     }
 
     #[test]

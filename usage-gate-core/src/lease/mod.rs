@@ -1,7 +1,7 @@
 //! Limits as a node keeps them: rates and concurrency in its own memory, quotas as leases from their authority.
 //!
 //! A node never asks "may I?" per request. It leases units, debited at the authority before use, and spends them from
-//! memory. `ledger` is the authority's rule (and specification), `bucket` the rate's; `entry` is what a request spends from, on a word of the
+//! memory. `ledger` is the authority's rule (and specification), `bucket` the rate's; `entry` is what a request spends from, on a word (`left`) of the
 //! `table` (`slot` says what is where) that outlives the process; `counter` joins them per counter, `driver` talks to the authority. At the start
 //! `forfeit` compares the table with the records of a dead life, `inherit` with what the authority has open.
 
@@ -14,6 +14,7 @@ mod entry;
 mod forfeit;
 mod inherit;
 pub(crate) mod ledger;
+mod left;
 mod slot;
 mod table;
 

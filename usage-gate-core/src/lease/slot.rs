@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
+use super::left::Left;
 use crate::clock::Monotonic;
 use crate::mapped::{Word, Words};
 use crate::model::{KeyId, Per, TenantId, Timestamp, UserId};
@@ -41,9 +42,6 @@ const OPEN: u64 = 2;
 const KIND_OF_STATE: u64 = 0xff;
 /// Which pair of base and life holds.
 const SECOND_BASE: u64 = 1 << 8;
-
-/// Beside the units in a lease's word: it is being returned, nothing is spent or credited any more.
-pub(super) const RETURNING: i64 = 1;
 
 /// How far a lease has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,9 +103,9 @@ impl Place {
         Some(Self { words: words.clone(), first })
     }
 
-    /// What is left of the lease, twice, and the RETURNING mark.
-    pub(super) fn left(&self) -> &Word {
-        &self.words[self.first + LEFT]
+    /// What is left of the lease.
+    pub(super) fn left(&self) -> Left<'_> {
+        Left(&self.words[self.first + LEFT])
     }
 
     fn words(&self) -> &[Word] {
@@ -162,8 +160,8 @@ impl Place {
         self.store(DEADLINE, granted.deadline.0);
         self.store(BASES[0], granted.debt);
         self.store(BASES[0] + 1, life);
-        let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
-        self.store(LEFT, ((signed(granted.size) - signed(granted.debt)) * 2).cast_unsigned());
+        let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
+        self.left().begin(signed(granted.size).saturating_sub(signed(granted.debt)));
         self.store_state(OPEN);
     }
 
@@ -181,15 +179,6 @@ impl Place {
         let at = BASES[usize::from(self.state() & SECOND_BASE != 0)];
         let base = self.words()[at].load(Ordering::Relaxed);
         self.rebase(base.saturating_add(units), life);
-    }
-
-    /// Takes units away that records say were used. Only before the lease is spent on.
-    pub(super) fn lower(&self, units: u64) {
-        let word = self.left().load(Ordering::Acquire).cast_signed();
-        let units = i64::try_from(units).unwrap_or(i64::MAX).saturating_mul(2);
-        // The lowest bit is the mark, which a saturated number must not lose.
-        let lowered = word.saturating_sub(units) & !RETURNING | word & RETURNING;
-        self.left().store(lowered.cast_unsigned(), Ordering::Release);
     }
 
     pub(super) fn free(&self) {
@@ -223,7 +212,7 @@ impl Place {
             per: PERS.get(usize::try_from(kinds >> 8 & 0xff).unwrap_or(usize::MAX)).copied().ok_or(Senseless)?,
         };
         let at = BASES[usize::from(state & SECOND_BASE != 0)];
-        let left = word(LEFT).cast_signed();
+        let (left, returning) = self.left().read();
         let size = if kind == SlotState::Open { word(SIZE) } else { 0 };
         Ok(Some(TableEntry {
             state: kind,
@@ -232,8 +221,8 @@ impl Place {
             period: Period { start: instant(START), end: instant(END) },
             deadline: Monotonic(word(DEADLINE)),
             size,
-            left: left >> 1,
-            returning: left & RETURNING != 0,
+            left,
+            returning,
             base: word(at),
             life: word(at + 1),
         }))
@@ -307,7 +296,7 @@ mod tests {
             life: 8,
         };
         assert_eq!(place.read(), Ok(Some(expected.clone())));
-        place.lower(39);
+        place.left().lower(39);
         place.rebase(42, 9);
         let lowered = TableEntry { left: -2, base: 42, life: 9, ..expected };
         assert_eq!((place.read(), lowered.used()), (Ok(Some(lowered.clone())), 42));

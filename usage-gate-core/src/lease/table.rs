@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+use super::left::Left;
 use super::slot::{Granted, Place, SLOT_WORDS, TableEntry};
 use crate::kernel::KernelBoot;
 use crate::mapped::{Area, Word, Words};
@@ -174,8 +175,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// What is left of the lease, twice, and the RETURNING mark.
-    pub(super) fn left(&self) -> &Word {
+    /// What is left of the lease.
+    pub(super) fn left(&self) -> Left<'_> {
         self.place.left()
     }
 
@@ -196,7 +197,7 @@ impl Slot {
 
     /// Takes units away that records say were used. Only before the lease is spent on.
     pub(crate) fn lower(&self, units: u64) {
-        self.place.lower(units);
+        self.place.left().lower(units);
     }
 
     /// The authority has closed the lease, or has none: the entry is free when this is dropped.
