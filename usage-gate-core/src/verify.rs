@@ -34,7 +34,6 @@ pub struct JournalItem {
 
 /// What can be recorded.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "most items are records, and they are read one at a time")]
 pub enum JournalEntry {
     /// A request, or units that were forfeited.
     Record(UsageRecord),
