@@ -5,6 +5,8 @@ mod stage;
 
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, LOCATION, SET_COOKIE};
 use stage::{ROLES, Stage};
+use usage_gate_core::model::{Environment, KeyId, MeterIndex, Meters, RequestId, StreamId};
+use usage_gate_core::store::{Batch, Measured, Outcome, UnitTotals, UsageRecord, UsageSink};
 
 /// What follows a text, up to the next mark.
 fn after<'a>(text: &'a str, mark: &str, end: &str) -> &'a str {
@@ -83,6 +85,39 @@ async fn a_member_is_told_their_own_keys_apart_and_the_rest_as_one() {
     assert!(!page.contains("of the owner") && page.contains("of the member"));
     let page = stage.get("/keys", &stage.enter("viewer").await).await.is(200).text;
     assert!(page.contains("of the owner") && !page.contains("/revoke") && !page.contains("<select"));
+}
+
+#[tokio::test]
+async fn what_a_crash_took_is_shown_as_not_billed() {
+    let stage = Stage::new().await;
+    let member = &stage.people["member"];
+    let mut units = UnitTotals::default();
+    units.set(MeterIndex::REQUESTS, 12);
+    let at = "2026-11-24T05:00:00Z".parse().unwrap();
+    let forfeited = UsageRecord {
+        sequence: 1,
+        request: RequestId::generate(),
+        at,
+        tenant: member.tenant,
+        user: None,
+        key: KeyId::from_u128(0),
+        environment: Environment::Live,
+        route: "".into(),
+        status: 0,
+        outcome: Outcome::Forfeited,
+        units,
+        measured: Measured::Exact,
+        bucket: at,
+        quotas: Vec::new(),
+        retry: None,
+    };
+    let batch = Batch::numbered(StreamId::generate(), 1, at, Meters::default(), vec![forfeited], vec![]);
+    stage.store.accept(&batch).await.unwrap();
+    for (by, name) in [("key", "Lost in a restart"), ("outcome", "Lost in a restart"), ("route", "No route")] {
+        let page = stage.get(&format!("/month?by={by}"), &stage.enter("owner").await).await.is(200).text;
+        assert!(page.contains("12 of them count against limits and are not billed"), "{by}");
+        assert!(page.contains(name) && !page.contains("Keys of others"), "{by}");
+    }
 }
 
 #[tokio::test]

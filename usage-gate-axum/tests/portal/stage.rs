@@ -22,6 +22,7 @@ use usage_gate_tower::UsageGateLayer;
 
 pub(crate) struct Stage {
     pub(crate) gate: UsageGate,
+    pub(crate) store: MemoryStore,
     pub(crate) clock: ManualClock,
     pub(crate) people: BTreeMap<&'static str, User>,
     /// Of the member.
@@ -64,8 +65,9 @@ impl Stage {
 
     pub(crate) async fn named(name: &str) -> Self {
         let clock = ManualClock::at("2026-11-24T05:32:08Z".parse().unwrap());
+        let store = MemoryStore::new(clock.clock());
         let gate = UsageGate::builder()
-            .store(MemoryStore::new(clock.clock()))
+            .store(store.clone())
             .clock(clock.clock())
             .pepper(Pepper::new(&[7; 32]))
             .route(Route::get("/v1/search").named("search").scope("search:read"))
@@ -89,7 +91,7 @@ impl Stage {
             .merge(portal(&gate, &options));
         // A caller that changed in the very instant it is looked up is looked up again.
         clock.advance_millis(1);
-        Self { gate, clock, people, own, other, foreign, router }
+        Self { gate, store, clock, people, own, other, foreign, router }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

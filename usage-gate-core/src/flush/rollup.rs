@@ -1,13 +1,14 @@
 //! Records summed by tenant, meter, bucket, key, outcome, route, environment and user. Pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::model::{Environment, KeyId, MeterIndex, TenantId, Timestamp, UserId};
 use crate::store::{AuditKey, Batch, CounterTag, Outcome, RollupDelta, RollupKey, UnitTotals, UsageRecord};
 
 /// What records of one rollup row share, for all meters.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq)]
 struct Group<'b> {
     tenant: TenantId,
     key: KeyId,
@@ -16,6 +17,16 @@ struct Group<'b> {
     route: &'b str,
     outcome: Outcome,
     environment: Environment,
+}
+
+impl Hash for Group<'_> {
+    /// A key has one tenant, and mostly one user and environment: to hash them too would cost more than it tells apart.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.key.as_u128());
+        state.write_i64(self.bucket.as_micros());
+        state.write(self.route.as_bytes());
+        self.outcome.hash(state);
+    }
 }
 
 /// Their sum, with one of them.

@@ -426,3 +426,55 @@ const fn zigzag(distance: u64) -> u64 {
 const fn unzigzag(value: u64) -> u64 {
     (value >> 1) ^ (0u64.wrapping_sub(value & 1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::usage::{batch, midnight, record, who};
+    use crate::model::StreamId;
+
+    fn read_all(body: &[u8]) -> Result<Vec<RequestItem>, UnreadableBlock> {
+        let mut found = Vec::new();
+        read(TenantId::from_u128(1), body, |entry| {
+            found.push(entry.to_item());
+            true
+        })?;
+        Ok(found)
+    }
+
+    #[test]
+    fn a_block_is_of_one_quarter_and_bounded() {
+        let who = who(true);
+        let mut records: Vec<_> = (0..3_000).map(|_| record(who, midnight())).collect();
+        for (second, record) in (0..).zip(&mut records) {
+            record.at = midnight().plus_micros(second * 1_000_000);
+            record.request = RequestId::generate();
+        }
+        let blocks = blocks(&batch(StreamId::generate(), 1, records, vec![]));
+        assert_eq!(blocks.len(), 4);
+        for block in &blocks {
+            let found = read_all(&block.body).unwrap();
+            assert!(
+                found.len() <= MOST_ENTRIES && block.at_last.as_micros() - block.at_first.as_micros() < SPAN_MICROS
+            );
+            assert_eq!((found[0].at, found[found.len() - 1].at), (block.at_last, block.at_first));
+            assert!(block.body.len() < found.len() * 24, "{} bytes for {}", block.body.len(), found.len());
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_cut_off_or_changed_are_no_block_and_no_panic() {
+        let whole = blocks(&batch(StreamId::generate(), 1, vec![record(who(true), midnight()); 3], vec![]));
+        let body = &whole[0].body;
+        assert_eq!(read_all(body).unwrap().len(), 3);
+        for length in 0..body.len() {
+            assert_eq!(read_all(&body[..length]), Err(UnreadableBlock));
+        }
+        for (at, byte) in (0..body.len()).flat_map(|at| [0, 0x7f, 0x80, 0xff].map(|byte| (at, byte))) {
+            let mut changed = body.clone();
+            changed[at] = byte;
+            // Whatever it says, it says it without an end that is not there.
+            let _ = read_all(&changed);
+        }
+    }
+}

@@ -86,7 +86,7 @@ async fn span(store: &SqliteStore, name: &PeriodName, only: Option<TenantId>) ->
                     end: span.end.max(period.end),
                 }));
         }
-        page.after = tenants.items.last().map(|tenant| tenant.id.as_u128());
+        page.after = tenants.items.last().map(|tenant| tenant.id.to_string());
         if !tenants.more {
             break;
         }

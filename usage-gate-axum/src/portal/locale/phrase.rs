@@ -198,6 +198,16 @@ impl Language {
         say!(self, format!("{units} of them are not counted against limits"), format!("うち{units}は上限の対象外"))
     }
 
+    /// `12 count against limits and are not billed`.
+    pub(crate) fn not_charged(self, units: u64) -> String {
+        let units = grouped(units);
+        say!(
+            self,
+            format!("{units} of them count against limits and are not billed"),
+            format!("うち{units}は上限に数えるが請求の対象外")
+        )
+    }
+
     /// `16,144 on 1 Oct`.
     pub(crate) fn on_day(self, units: u64, day: &str) -> String {
         let units = grouped(units);

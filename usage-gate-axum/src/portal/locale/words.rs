@@ -84,6 +84,7 @@ words! {
     unbilled = "Not counted", "対象外";
     aborted = "Broken off", "中断";
     indeterminate = "Unknown end", "結果不明";
+    forfeited = "Lost in a restart", "再起動で失効";
     test_calls = "Test", "テスト";
     foreign_keys = "Keys of others", "ほかの人のキー";
 

@@ -19,6 +19,8 @@ pub(crate) struct Days {
     pub(crate) sum: String,
     pub(crate) compared: String,
     pub(crate) not_billed: Option<String>,
+    /// What counts against limits and is not billed all the same.
+    pub(crate) not_charged: Option<String>,
     pub(crate) series: Vec<SeriesRow>,
     pub(crate) total: SeriesRow,
     pub(crate) before_head: String,
@@ -69,6 +71,8 @@ pub(crate) struct Members<'a> {
     pub(crate) keys: &'a BTreeMap<String, String>,
     pub(crate) routes: &'a Routes,
     pub(crate) by: By,
+    /// Whether they are told the keys of all apart.
+    pub(crate) sees_all: bool,
     pub(crate) language: Language,
 }
 
@@ -76,6 +80,8 @@ impl Members<'_> {
     fn name(&self, member: Option<&str>) -> String {
         let words = self.language.words();
         match (self.by, member) {
+            // What a crash took is of no key; nothing else is without one for those who see all.
+            (By::Key, None) if self.sees_all => words.forfeited.to_owned(),
             (By::Key, None) => words.foreign_keys.to_owned(),
             (By::Key, Some(key)) => self.keys.get(key).cloned().unwrap_or_else(|| key.to_owned()),
             (By::Route, None | Some("")) => words.no_route.to_owned(),
@@ -85,6 +91,7 @@ impl Members<'_> {
                 "unbilled" => words.unbilled.to_owned(),
                 "aborted" => words.aborted.to_owned(),
                 "indeterminate" => words.indeterminate.to_owned(),
+                "forfeited" => words.forfeited.to_owned(),
                 "test" => words.test_calls.to_owned(),
                 other => other.to_owned(),
             },
@@ -108,7 +115,7 @@ impl Members<'_> {
                 "billed" => Colour::Wished(0),
                 "aborted" => Colour::Wished(2),
                 "indeterminate" => Colour::Wished(3),
-                "unbilled" => Colour::Grey,
+                "unbilled" | "forfeited" => Colour::Grey,
                 _ => Colour::Wished(5),
             },
         }
@@ -157,6 +164,7 @@ impl Days {
                 None => language.nothing_before(&span_before),
             },
             not_billed: (answer.unbilled > 0).then(|| language.not_billed(answer.unbilled)),
+            not_charged: (answer.uncharged > 0).then(|| language.not_charged(answer.uncharged)),
             series: series.iter().map(|one| comparison.row(one, all, members)).collect(),
             total: SeriesRow {
                 class: String::new(),

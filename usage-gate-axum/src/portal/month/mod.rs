@@ -142,7 +142,8 @@ async fn page(state: &PortalState, taste: Taste, parts: &Parts) -> Result<MonthP
 
     let answer = question.ask(gate).await?;
     let keys = key_names(gate, &question.actor).await?;
-    let members = Members { keys: &keys, routes: gate.routes(), by: view.by, language };
+    let sees_all = question.actor.sees_usage() == management::Reach::All;
+    let members = Members { keys: &keys, routes: gate.routes(), by: view.by, sees_all, language };
     let days = Days::of(&question, &answer, &members, &dates);
     let refusals = Refusals::of(&answer.calls, language);
     let mostly = refusals.rows.iter().map(|row| match &row.mostly {

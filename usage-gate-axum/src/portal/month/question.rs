@@ -73,6 +73,8 @@ pub(crate) struct Answer {
     pub(crate) before_by_day: Vec<u64>,
     /// Units that were served and count against no limit.
     pub(crate) unbilled: u64,
+    /// Units that count against limits and are not billed: of calls whose end nobody knows, and of those that a crash took.
+    pub(crate) uncharged: u64,
     /// All calls, by outcome, limit and key.
     pub(crate) calls: Vec<UsageItem>,
     /// Usage is whole up to here; `None` if nothing was ever shipped.
@@ -116,15 +118,19 @@ impl Question {
             self.read(gate, calls)
         )?;
 
-        let unbilled = match (self.by, self.meter.as_str()) {
+        let asked;
+        let outcomes = match (self.by, self.meter.as_str()) {
             // Most pages need not ask: it is in what they have.
-            (By::Outcome, _) => units_unbilled(&now.items),
-            (_, "requests") => units_unbilled(&calls.items),
+            (By::Outcome, _) => &now.items,
+            (_, "requests") => &calls.items,
             _ => {
                 let outcomes = self.query(self.period, None, &[Dimension::Outcome], Some(&self.meter));
-                units_unbilled(&self.read(gate, outcomes).await?.items)
+                asked = self.read(gate, outcomes).await?;
+                &asked.items
             }
         };
+        let unbilled = units_that(outcomes, &[Outcome::Unbilled]);
+        let uncharged = units_that(outcomes, &[Outcome::Indeterminate, Outcome::Forfeited]);
         let days = self.days(self.period);
         let mut by_day = BTreeMap::new();
         for item in &now.items {
@@ -152,6 +158,7 @@ impl Question {
             before: sums_before,
             before_by_day,
             unbilled,
+            uncharged,
             calls: calls.items,
             complete_through: now.complete_through,
         })
@@ -192,10 +199,13 @@ impl Question {
     }
 }
 
-fn units_unbilled(items: &[UsageItem]) -> u64 {
-    let unbilled =
-        items.iter().filter(|item| value(item, Dimension::Outcome).as_deref() == Some(Outcome::Unbilled.as_str()));
-    unbilled.fold(0, |sum, item| sum.saturating_add(item.units))
+/// Units of those that ended so.
+fn units_that(items: &[UsageItem], ended: &[Outcome]) -> u64 {
+    let ended = |item: &&UsageItem| {
+        let outcome = value(item, Dimension::Outcome);
+        ended.iter().any(|one| Some(one.as_str()) == outcome.as_deref())
+    };
+    items.iter().filter(ended).fold(0, |sum, item| sum.saturating_add(item.units))
 }
 
 fn add(sums: &mut [u64], days: &[Period], item: &UsageItem) {

@@ -16,6 +16,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept a connection: more than there are.
 const MOST_STATEMENTS: usize = 128;
 
+/// Room for the connection that writes. A batch of usage touches some thousand pages: they are to stay in memory (64 MiB of them at most), what a
+/// job that fails would undo is kept there too, and the log is copied back every 32 MiB, not at every batch.
+const ROOM: &str = "PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 8192;";
+
 const MIGRATIONS: [Migration; 5] = [
     Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
     Migration { version: 2, name: "sessions", sql: include_str!("migrations/0002_sessions.sql") },
@@ -45,6 +49,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     }
     // FULL: the log is synced at every commit, so that granted units survive power loss.
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;").map_err(failed)?;
+    connection.execute_batch(ROOM).map_err(failed)?;
     migrate(connection)
 }
 

@@ -16,9 +16,10 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::days::Part;
 use crate::store::sqlite::reader::answer;
 use crate::store::{
-    AccountStore, Batch, Change, Dimension, Measured, MemoryStore, Outcome, RefusalSum, UnitTotals, UsagePage,
-    UsageQuery, UsageReader, UsageRecord, UsageSink, Window,
+    AccountStore, AuditQuery, Batch, Change, Dimension, Measured, MemoryStore, Outcome, RefusalSum, UnitTotals,
+    UsagePage, UsageQuery, UsageReader, UsageRecord, UsageSink, Window,
 };
+use crate::verify::{UnderWay, verify};
 
 const ZONES: [&str; 5] = ["Asia/Tokyo", "UTC", "Asia/Kolkata", "Australia/Lord_Howe", "America/Santiago"];
 const MINUTE: i64 = 60_000_000;
@@ -261,4 +262,10 @@ async fn a_database_without_days_is_migrated_and_read() {
     let query = UsageQuery { group_by: BTreeSet::new(), ..month(tenant) };
     assert_eq!(units(store.usage(&query).await.unwrap()), [30, 48, 22, 2]);
     assert_eq!(store.usage(&query).await.unwrap(), by_hours(&store, &query).await);
+    // B8: what was there before is the base of what is proved.
+    let audited = AuditQuery { period: query.period, tenant: None };
+    let audit = store.audit(&audited).await.unwrap();
+    let report = verify(&audited, &audit, &BTreeSet::new(), [], |_| UnderWay::default());
+    assert!(report.ok, "{:?}", report.differences);
+    assert_eq!(report.source.digest.iter().map(|name| name.stream.as_u128()).collect::<Vec<_>>(), [0, 1]);
 }
