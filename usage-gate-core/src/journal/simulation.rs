@@ -117,13 +117,13 @@ impl World {
     /// A life. Whoever kills it does so in here.
     fn live(&self) {
         let journal = self.next_life();
-        let mut dice = Dice(self.seed ^ (self.streams.get() as u64) << 32);
+        let mut dice = Dice(self.seed ^ (u64::try_from(self.streams.get()).unwrap() << 32));
         let mut flights: Vec<Flight> = Vec::new();
         for action in 0..ACTIONS {
             match dice.below(12) {
                 0..=3 => self.admit(&journal, action, &mut flights),
                 4..=9 if !flights.is_empty() => {
-                    let at = dice.below(flights.len() as u64) as usize;
+                    let at = usize::try_from(dice.below(flights.len() as u64)).unwrap();
                     if self.go_on(&journal, &mut flights[at], dice.below(9) == 0) {
                         flights.swap_remove(at);
                     }
@@ -141,7 +141,7 @@ impl World {
     }
 
     fn seat(&self, at: usize, request: u128) {
-        self.seats[at * 2].store(request as u64, Ordering::Release);
+        self.seats[at * 2].store(u64::try_from(request).unwrap(), Ordering::Release);
     }
 
     fn admit(&self, journal: &Journal, action: u64, flights: &mut Vec<Flight>) {
