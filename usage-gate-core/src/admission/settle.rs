@@ -59,11 +59,12 @@ impl Admitted {
         self.settled = true;
         let now = self.gate.clock.monotonic();
         let (outcome, units) = self.judge(settlement, now);
-        self.gate.metrics.served(self.route, outcome);
         let Some(seat) = self.seat.take() else {
+            self.gate.metrics.served(self.route, Outcome::Unbilled);
             self.settle_unrecorded(outcome, &units, now);
             return None;
         };
+        self.gate.metrics.served(self.route, outcome);
         let quotas = self.settle_limits(outcome, &units, now);
         let caller = &self.caller;
         let record = Record {

@@ -25,6 +25,9 @@ use crate::store::{
 
 /// Bad credentials within a minute that are too many.
 const BAD_CREDENTIALS: u16 = 20;
+/// For what an earlier process recorded and did not ship: ledgers are set right by it before units are asked for. What takes longer is shipped
+/// while requests are served.
+const SHIP_FIRST: Duration = Duration::from_secs(1);
 /// For how long they shut a source out at first.
 const BLOCK_FOR: Duration = Duration::from_secs(60);
 
@@ -373,6 +376,8 @@ impl UsageGateBuilder {
                 "the database is older than what it was given: earlier usage is shipped again before anything is served"
             );
             shipper.flush().await?;
+        } else if let Ok(Err(error)) = tokio::time::timeout(SHIP_FIRST, shipper.flush()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "earlier usage is shipped later");
         }
         let core = Arc::new(GateCore {
             wall_offset: AtomicI64::new(wall_offset(&self.clock)),

@@ -1,22 +1,6 @@
 //! The list of free seats under every order of threads.
-#![cfg(loom)]
-#![expect(dead_code, unused_imports, irrefutable_let_patterns, clippy::unwrap_used, reason = "sources are used in part; what a test cannot go on without fails it")]
 
-#[path = "../../../usage-gate-core/src/seat/free_list.rs"]
-mod free_list;
-
-mod mapped {
-    #[path = "../../../../../usage-gate-core/src/mapped/crash.rs"]
-    pub(crate) mod crash;
-    #[path = "../../../../../usage-gate-core/src/mapped/word.rs"]
-    mod word;
-    #[path = "../../../../../usage-gate-core/src/mapped/words.rs"]
-    mod words;
-    pub(crate) use word::Word;
-    pub(crate) use words::Words;
-}
-
-use free_list::FreeList;
+use crate::free_list::FreeList;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 

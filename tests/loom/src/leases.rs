@@ -1,21 +1,8 @@
 //! The word of a lease under every order of threads.
-#![cfg(loom)]
-#![expect(dead_code, clippy::unwrap_used, reason = "sources are used in part; what a test cannot go on without fails it")]
 
-#[path = "../../../usage-gate-core/src/lease/left.rs"]
-mod left;
-
-mod mapped {
-    #[path = "../../../../../usage-gate-core/src/mapped/crash.rs"]
-    pub(crate) mod crash;
-    #[path = "../../../../../usage-gate-core/src/mapped/word.rs"]
-    mod word;
-    pub(crate) use word::Word;
-}
-
-use left::Left;
+use crate::left::Left;
+use crate::mapped::Word;
 use loom::sync::Arc;
-use mapped::Word;
 
 /// A lease of `units`, on which two requests spend, one of them gives some back, while the driver returns it with `begin`.
 fn model(units: i64, begin: fn(Left<'_>) -> i64) {
