@@ -129,7 +129,8 @@ impl<'a> DeadStream<'a> {
     /// # Errors
     /// What the system says. The start must not go on then.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.segments.last().map_or(Ok(()), |last| last.words().sync())
+        // What is missing may have come into more than one segment.
+        self.segments.iter().try_for_each(|segment| segment.words().sync())
     }
 
     /// Ends the stream, and cuts its last file to what is in it.

@@ -137,11 +137,22 @@ pub(crate) fn halves(number: u128) -> [u64; 2] {
     halves
 }
 
-/// In one go over one buffer: the fast way through CRC-32 starts at 128 bytes.
+/// In one go over one buffer: the fast way through CRC-32 starts at 128 bytes. A usual item has a small one, since clearing it costs as much as the sum.
 fn crc(salt: u64, sequence: u64, meta: u64, carried: &[u64]) -> u32 {
-    let mut bytes = [0; (ITEM_WORDS + 2) * 8];
-    let words = [salt, sequence, meta].into_iter().chain(carried.iter().copied());
-    for (place, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+    const USUAL: usize = 3 * SLOT_WORDS;
+    if carried.len() < USUAL {
+        crc_in([0; (USUAL + 2) * 8], salt, sequence, meta, carried)
+    } else {
+        crc_in([0; (ITEM_WORDS + 2) * 8], salt, sequence, meta, carried)
+    }
+}
+
+fn crc_in<const BYTES: usize>(mut bytes: [u8; BYTES], salt: u64, sequence: u64, meta: u64, carried: &[u64]) -> u32 {
+    let mut places = bytes.as_chunks_mut().0.iter_mut();
+    for (word, place) in [salt, sequence, meta].into_iter().zip(places.by_ref()) {
+        *place = word.to_le_bytes();
+    }
+    for (word, place) in carried.iter().zip(places) {
         *place = word.to_le_bytes();
     }
     let used = (carried.len() + 3) * 8;
