@@ -1,6 +1,10 @@
 //! The word of a lease under every order of threads.
 #![cfg(loom)]
-#![expect(dead_code, clippy::unwrap_used, reason = "sources are used in part; what a test cannot go on without fails it")]
+#![expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "sources are used in part; what a test cannot go on without fails it"
+)]
 
 #[path = "../../../usage-gate-core/src/lease/left.rs"]
 mod left;

@@ -1,6 +1,12 @@
 //! The list of free seats under every order of threads.
 #![cfg(loom)]
-#![expect(dead_code, unused_imports, irrefutable_let_patterns, clippy::unwrap_used, reason = "sources are used in part; what a test cannot go on without fails it")]
+#![expect(
+    dead_code,
+    unused_imports,
+    irrefutable_let_patterns,
+    clippy::unwrap_used,
+    reason = "sources are used in part; what a test cannot go on without fails it"
+)]
 
 #[path = "../../../usage-gate-core/src/seat/free_list.rs"]
 mod free_list;
