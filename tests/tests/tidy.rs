@@ -63,6 +63,10 @@ fn pure_files_have_no_async_no_io_and_no_clock() {
         "lease/entry.rs",
         "flush/digest.rs",
         "flush/flusher.rs",
+        "lease/forfeit.rs",
+        "lease/inherit.rs",
+        "lease/left.rs",
+        "lease/slot.rs",
         "flush/rollup.rs",
         "store/repeats.rs",
         "store/request_block.rs",
@@ -109,10 +113,10 @@ fn every_file_begins_with_its_story_and_ends_before_600_lines() {
 }
 
 #[test]
-fn there_is_no_unsafe_code() {
-    let faults = sources()
-        .into_iter()
-        .filter(|(path, text)| !path.ends_with("tidy.rs") && code(text).any(|line| line.contains("unsafe ")));
+fn only_the_mapped_words_have_unsafe_code() {
+    let allowed = ["usage-gate-core/src/mapped/words.rs", "tests/tests/tidy.rs"];
+    let faults = sources().into_iter().filter(|(path, _)| !allowed.contains(&path.as_str()));
+    let faults = faults.filter(|(_, text)| code(text).any(|line| line.contains("unsafe ")));
     check(&faults.map(|(path, _)| path).collect::<Vec<_>>());
 }
 

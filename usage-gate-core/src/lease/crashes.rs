@@ -6,19 +6,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use super::driver::Round;
+use super::ledger::Ledger;
 use super::{
     Booking, Counter, CounterState, Found, LeaseDriver, LeaseEntry, LeaseTable, QuotaCounter, QuotaTerms, reconcile,
 };
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::kernel::KernelBoot;
 use crate::mapped::{Area, Words, crash};
 use crate::metrics::Metrics;
-use crate::model::{LimitKind, Meters, Per, StreamId, TenantId};
+use crate::model::{LimitKind, Meters, Per, StreamId, TenantId, Timestamp};
 use crate::period::{AnchorDay, Calendar, Zone};
 use crate::routes::Routes;
 use crate::store::*;
@@ -47,7 +48,7 @@ enum Broken {
 /// What outlives a process: the machine's files, the authority, the journal with its seats.
 struct World {
     area: Area,
-    ledger: MemoryStore,
+    ledger: Authority,
     clock: ManualClock,
     kernel: Cell<u128>,
     counter: CounterId,
@@ -61,11 +62,24 @@ struct World {
     broken: Broken,
 }
 
-/// The ledger, with a step before and after each call, so that a process can be killed there.
-#[derive(Debug)]
-struct Stepped {
-    inner: MemoryStore,
-    steps: Words,
+/// The ledger; for a node with a step before and after each call, so that it can be killed there.
+#[derive(Debug, Clone)]
+struct Authority {
+    ledger: Arc<Mutex<Ledger>>,
+    clock: Clock,
+    steps: Option<Words>,
+}
+
+impl Authority {
+    fn call<T>(&self, call: impl FnOnce(&mut Ledger, Timestamp) -> T) -> T {
+        self.steps.iter().for_each(step);
+        let mut ledger = self.ledger.lock().unwrap();
+        let answer = call(&mut ledger, self.clock.wall());
+        ledger.check();
+        drop(ledger);
+        self.steps.iter().for_each(step);
+        answer
+    }
 }
 
 fn step(words: &Words) {
@@ -73,32 +87,25 @@ fn step(words: &Words) {
 }
 
 #[async_trait::async_trait]
-impl QuotaStore for Stepped {
+impl QuotaStore for Authority {
     fn promises(&self) -> QuotaPromises {
-        self.inner.promises()
+        QuotaPromises::new(Durability::Process, true)
     }
 
     async fn register(&self, node: &NodeIdentity) -> Result<Vec<OpenLease>, StoreError> {
-        step(&self.steps);
-        let open = self.inner.register(node).await;
-        step(&self.steps);
-        open
+        Ok(self.call(|ledger, now| ledger.register(node, now)))
     }
 
     async fn lease(&self, call: &LeaseCall) -> Result<LeaseAnswer, StoreError> {
-        step(&self.steps);
-        let answer = self.inner.lease(call).await;
-        self.inner.check_ledger();
-        step(&self.steps);
-        answer
+        self.call(|ledger, now| ledger.lease(call, now)).map_err(|_| StoreError::superseded("lease units"))
     }
 
     async fn windows(&self, queries: &[WindowQuery]) -> Result<Vec<WindowState>, StoreError> {
-        self.inner.windows(queries).await
+        Ok(self.call(|ledger, now| ledger.windows(queries, now)))
     }
 
     async fn subjects(&self, template: &WindowQuery, most: usize) -> Result<Vec<(CounterId, WindowState)>, StoreError> {
-        self.inner.subjects(template, most).await
+        Ok(self.call(|ledger, now| ledger.subjects(template, most, now)))
     }
 }
 
@@ -122,7 +129,7 @@ impl World {
         };
         Self {
             area: Area::memory(),
-            ledger: MemoryStore::new(clock.clock()),
+            ledger: Authority { ledger: Arc::default(), clock: clock.clock(), steps: None },
             clock,
             kernel: Cell::new(1),
             counter,
@@ -191,7 +198,7 @@ impl World {
 fn driver(world: &World, stream: StreamId, table: Arc<LeaseTable>) -> LeaseDriver {
     let routes = Routes::compile(vec![], &Meters::default()).unwrap();
     LeaseDriver {
-        store: Arc::new(Stepped { inner: world.ledger.clone(), steps: world.steps.clone() }),
+        store: Arc::new(Authority { steps: Some(world.steps.clone()), ..world.ledger.clone() }),
         node: NodeIdentity { node: "a".to_owned(), boot: stream, table: table.id() },
         table,
         clock: world.clock.clock(),
