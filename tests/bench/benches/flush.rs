@@ -1,5 +1,5 @@
 //! How fast usage is taken into SQLite: rollups by hour and day, what was taken of quotas, digest, request log and watermark, synced, in batches
-//! as the flusher makes them when it is behind. Printed at the end: records a second, and how large the file grew.
+//! as the flusher makes them when it is behind. Printed at the end: records a second.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and ends if it cannot go on")]
 
 use std::sync::Arc;
@@ -65,7 +65,7 @@ fn batch(stream: StreamId, first: u64, begin: Timestamp, holders: &[Holder]) -> 
             environment: Environment::Live,
             route: Arc::clone(&routes[pick(ROUTES.len(), 9)]),
             status: 200,
-            outcome: if number % 10 == 0 { Outcome::Unbilled } else { Outcome::Billed },
+            outcome: if number.is_multiple_of(10) { Outcome::Unbilled } else { Outcome::Billed },
             units,
             measured: Measured::Exact,
             bucket: bucket(at),
