@@ -69,8 +69,7 @@ where
     let mut left = iterations;
     while left > 0 {
         let batch = left.min(256);
-        let numbers = gate.numbers();
-        if numbers.seats * 2 > numbers.capacity {
+        if gate.numbers().unshipped > 65_536 {
             runtime.block_on(gate.ship()).unwrap();
         }
         let requests: Vec<_> = (0..batch).map(|_| request(key)).collect();
@@ -98,6 +97,11 @@ fn main() {
         Ok::<_, Infallible>(answer())
     });
     let mut gated = UsageGateLayer::new(&stage.gate).layer(inner);
+    let limits_only = runtime.block_on(usage_gate_bench::unmetered_stage()).unwrap();
+    let inner = tower::service_fn(move |_: Request<usage_gate_tower::RequestBody<Body>>| async move {
+        Ok::<_, Infallible>(answer())
+    });
+    let mut unmetered = UsageGateLayer::new(&limits_only.gate).layer(inner);
     let governor = GovernorConfigBuilder::default()
         .per_nanosecond(1)
         .burst_size(u32::MAX)
@@ -110,6 +114,7 @@ fn main() {
 
     // Filled caches and leases of the size that the load needs.
     timed(&runtime, &stage.gate, &mut gated, &stage.key, 2_000_000);
+    timed(&runtime, &limits_only.gate, &mut unmetered, &limits_only.key, 2_000_000);
 
     let mut criterion = Criterion::default().measurement_time(Duration::from_secs(4)).configure_from_args();
     criterion.bench_function("bare", |b| b.iter_custom(|n| timed(&runtime, &stage.gate, &mut bare, &stage.key, n)));
@@ -118,17 +123,21 @@ fn main() {
     });
     criterion
         .bench_function("usage_gate", |b| b.iter_custom(|n| timed(&runtime, &stage.gate, &mut gated, &stage.key, n)));
+    criterion.bench_function("usage_gate without journal and seats", |b| {
+        b.iter_custom(|n| timed(&runtime, &limits_only.gate, &mut unmetered, &limits_only.key, n))
+    });
 
     // Interleaved rounds for the ratio: medians of what each adds to the bare service.
     const CALLS: u64 = 200_000;
     let calls_before = stage.store.quota_calls();
     let nanos = |time: Duration| time.as_secs_f64() * 1e9 / 200_000.0;
-    let mut rounds: Vec<[f64; 3]> = (0..7)
+    let mut rounds: Vec<[f64; 4]> = (0..7)
         .map(|_| {
             [
                 nanos(timed(&runtime, &stage.gate, &mut bare, &stage.key, CALLS)),
                 nanos(timed(&runtime, &stage.gate, &mut governed, &stage.key, CALLS)),
                 nanos(timed(&runtime, &stage.gate, &mut gated, &stage.key, CALLS)),
+                nanos(timed(&runtime, &limits_only.gate, &mut unmetered, &limits_only.key, CALLS)),
             ]
         })
         .collect();
@@ -137,13 +146,20 @@ fn main() {
         rounds.sort_by(|a, b| a[at].total_cmp(&b[at]));
         rounds[rounds.len() / 2][at]
     };
-    let (bare, governed, gated) = (median(0), median(1), median(2));
+    let (bare, governed, gated, unmetered) = (median(0), median(1), median(2), median(3));
     let (peer, ours) = (governed - bare, gated - bare);
     println!(
         "\nbare {bare:.0} ns, tower_governor with headers adds {peer:.0} ns, usage-gate adds {ours:.0} ns: ratio {:.2}",
         ours / peer
     );
+    println!(
+        "of that {:.0} ns are journal and seats: without them it adds {:.0} ns, ratio {:.2}",
+        gated - unmetered,
+        unmetered - bare,
+        gated / unmetered
+    );
     println!("quota store calls in {} requests: {quota_calls}", CALLS * 7);
     runtime.block_on(stage.gate.drain()).unwrap();
+    runtime.block_on(limits_only.gate.drain()).unwrap();
     criterion.final_summary();
 }

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::caller::{Applied, CompiledLimit};
 use super::{Caller, Code, Head, Refusal, Standing};
 use crate::clock::Monotonic;
-use crate::gate::{GateCore, WhenFull};
+use crate::gate::{GateCore, Recording, WhenFull};
 use crate::lease::{Booking, Counter, CounterState, LeaseEntry, RateTaken};
 use crate::model::{Environment, RequestId, Timestamp, WhenExceeded};
 use crate::routes::RouteIndex;
@@ -33,7 +33,7 @@ pub struct Admitted {
     pub(crate) started: Monotonic,
     pub(crate) client: Option<IpAddr>,
     pub(crate) taken: TakenUnits,
-    /// Its seat; none where the host declared that it goes on without a journal.
+    /// Its seat; none where the host wants no usage, or declared that requests go on while the journal is full.
     pub(crate) seat: Option<Seat>,
     pub(crate) settled: bool,
 }
@@ -95,6 +95,7 @@ impl Held {
 }
 
 /// What one try gave.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation a request")]
 pub(super) enum Attempt {
     Admitted(Admitted),
     Stopped(Box<Stop>),
@@ -114,8 +115,8 @@ pub(super) type ShortOf = SmallVec<[(Arc<Counter>, u64); 2]>;
 pub(super) const TRIES: usize = 64;
 impl GateCore {
     pub(super) fn try_admit(self: &Arc<Self>, head: &Head, caller: &Arc<Caller>, route: RouteIndex) -> Attempt {
-        let seat = self.recorder.take_seat();
-        if seat.is_none() && self.when_full == WhenFull::Refuse {
+        let seat = if self.recording == Recording::Off { None } else { self.recorder.take_seat() };
+        if seat.is_none() && self.recording == Recording::Records(WhenFull::Refuse) {
             let detail = "usage cannot be recorded at the moment; nothing was spent";
             let refusal = Refusal::new(Code::JournalUnavailable, detail).retry_after(1);
             return Attempt::Stopped(Box::new(Stop::Refused(refusal)));

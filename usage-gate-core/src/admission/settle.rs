@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::admit::{Admitted, QuotaUses, TakenWhat, free_slot, with_counter_of};
 use crate::clock::Monotonic;
+use crate::gate::Recording;
 use crate::invariant::invariant;
 use crate::journal::{Record, Synced};
 use crate::lease::{Booking, Counter, CounterState, Forfeit};
@@ -59,6 +60,11 @@ impl Admitted {
         self.settled = true;
         let now = self.gate.clock.monotonic();
         let (outcome, units) = self.judge(settlement, now);
+        if self.gate.recording == Recording::Off {
+            self.gate.metrics.served(self.route, outcome);
+            self.settle_limits(outcome, &units, now);
+            return None;
+        }
         let Some(seat) = self.seat.take() else {
             self.gate.metrics.served(self.route, Outcome::Unbilled);
             self.settle_unrecorded(outcome, &units, now);

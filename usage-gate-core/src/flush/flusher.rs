@@ -120,11 +120,6 @@ impl Flusher {
         self.streams.front().copied().unwrap_or(self.living)
     }
 
-    /// Whether the sink failed last.
-    pub(crate) const fn is_paused(&self) -> bool {
-        matches!(self.state, State::Paused { .. })
-    }
-
     /// What is to be done after an event, in this order. An event that answers nothing changes nothing.
     pub(crate) fn step(&mut self, event: Event, now: Duration) -> Vec<Effect> {
         match (self.state, event) {
@@ -283,7 +278,7 @@ mod tests {
             let until = now + Duration::from_secs(seconds);
             // A store that can be read but not written is away all the same.
             assert_eq!(flusher.step(Event::Failed, now), [Effect::Wait(until)]);
-            assert!(flusher.is_paused());
+            assert!(matches!(flusher.state, State::Paused { .. }));
             now = until;
         }
         assert_eq!(flusher.step(Event::Asked, NOW), [Effect::ReadWatermark(LIVING)], "who waits is served at once");

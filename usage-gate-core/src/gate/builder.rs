@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, HeaderName};
 
 use super::recovery::{Ground, Start};
-use super::{CALLERS, GateCore, JournalConfig, SEATS, UsageGate, wall_offset};
+use super::{CALLERS, GateCore, JournalConfig, Recording, SEATS, UsageGate, wall_offset};
 use crate::admission::{CallerCache, Credentials, Guard};
 use crate::clock::Clock;
 use crate::flush::{Shipper, Turn};
@@ -57,6 +57,7 @@ pub struct UsageGateBuilder {
     seats: Option<usize>,
     data_dir: Option<PathBuf>,
     journal: JournalConfig,
+    unmetered: bool,
 }
 
 /// Why a gate cannot be built.
@@ -285,6 +286,13 @@ impl UsageGateBuilder {
         self
     }
 
+    /// Limits only: no usage is recorded, for hosts that count it themselves. There is nothing to bill and nothing to
+    /// [verify](crate::verify) then.
+    pub const fn unmetered(mut self) -> Self {
+        self.unmetered = true;
+        self
+    }
+
     /// Requests in flight, at most; beyond it requests get 503 `journal_unavailable`.
     pub const fn max_seats(mut self, seats: usize) -> Self {
         self.seats = Some(seats);
@@ -323,7 +331,7 @@ impl UsageGateBuilder {
         let routes = Arc::new(Routes::compile(self.routes, &meters)?);
         let stream = StreamId::generate();
         let node_name = self.node.unwrap_or_else(|| "node".to_owned());
-        let when_full = self.journal.when_full;
+        let recording = if self.unmetered { Recording::Off } else { Recording::Records(self.journal.when_full) };
         let start = Start {
             data_dir: self.data_dir,
             config: self.journal,
@@ -395,7 +403,7 @@ impl UsageGateBuilder {
             refusals,
             samples,
             unrecorded,
-            when_full,
+            recording,
             metrics,
             keys,
             quotas,

@@ -14,6 +14,15 @@ pub enum WhenFull {
     CountUnbilled,
 }
 
+/// What a gate does about usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recording {
+    /// Every request has a record, or what the host wants where there is no room for one.
+    Records(WhenFull),
+    /// Nothing: the host only wants limits.
+    Off,
+}
+
 /// How usage is kept.
 ///
 /// ```

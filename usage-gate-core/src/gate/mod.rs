@@ -31,6 +31,7 @@ use crate::secret::Pepper;
 use crate::store::{AccountStore, Changed, KeyStore, QuotaStore, SessionStore, StoreError, UsageReader};
 
 pub use builder::{BuildError, UsageGateBuilder};
+pub(crate) use journal_config::Recording;
 pub use journal_config::{JournalConfig, WhenFull};
 
 /// Requests in flight of one process, at most.
@@ -78,7 +79,7 @@ pub(crate) struct GateCore {
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) samples: Arc<Samples>,
     pub(crate) unrecorded: Arc<Unrecorded>,
-    pub(crate) when_full: WhenFull,
+    pub(crate) recording: Recording,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) keys: Arc<dyn KeyStore>,
     pub(crate) quotas: Arc<dyn QuotaStore>,
@@ -301,11 +302,8 @@ impl UsageGate {
         self.core.shipper.flush().await?;
         let journal = Arc::clone(&self.core.recorder.journal);
         // Not sealed, for a request that is still under way or a disk that fails, is no loss: the next start does it.
-        match tokio::task::spawn_blocking(move || journal.seal()).await {
-            Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the journal could not be sealed")
-            }
-            Ok(Ok(_)) | Err(_) => {}
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || journal.seal()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the journal could not be sealed");
         }
         given_back
     }
@@ -319,7 +317,11 @@ impl UsageGate {
         let draining = core.draining.load(Ordering::Relaxed) || core.drain_told.load(Ordering::Relaxed);
         let seats = &core.recorder.seats;
         let room = seats.taken() < seats.capacity() && core.recorder.journal.has_room();
-        GateStatus { ready: !draining && (room || core.when_full == WhenFull::CountUnbilled), draining, degraded }
+        GateStatus {
+            ready: !draining && (room || core.recording != Recording::Records(WhenFull::Refuse)),
+            draining,
+            degraded,
+        }
     }
 
     /// Numbers for tests and operators.

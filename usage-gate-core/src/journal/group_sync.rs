@@ -50,11 +50,6 @@ impl Waiter {
     }
 }
 
-/// The journal ended before the record was known to be on the disk.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the journal has ended")]
-pub(crate) struct JournalEnded;
-
 impl GroupSync {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,19 +66,12 @@ impl GroupSync {
 }
 
 impl Journal {
-    /// Waits until a published record survives power loss.
-    ///
-    /// # Errors
-    /// [`JournalEnded`]: it may not.
-    pub(crate) async fn sync_through(&self, sequence: u64) -> Result<(), JournalEnded> {
-        self.wish_sync(sequence).await.map_err(|_| JournalEnded)
-    }
-
     /// Ends the thread that syncs.
     pub(crate) fn end_syncs(&self) {
         self.syncs.close();
     }
 
+    /// Tells once a published record survives power loss; an error if the journal ended before that was known.
     pub(super) fn wish_sync(&self, sequence: u64) -> oneshot::Receiver<()> {
         let (done, wait) = oneshot::channel();
         let mut queue = self.syncs.queue();
@@ -245,9 +233,9 @@ mod tests {
         let thread = std::thread::spawn(move || of_thread.run_syncs());
         assert!(journal.reserve());
         let sequence = journal.append(&record(7)).unwrap();
-        journal.sync_through(sequence).await.unwrap();
+        journal.wish_sync(sequence).await.unwrap();
         assert!(journal.seal().unwrap());
         thread.join().unwrap();
-        assert!(journal.sync_through(sequence).await.is_err());
+        assert!(journal.wish_sync(sequence).await.is_err());
     }
 }

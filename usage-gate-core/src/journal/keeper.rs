@@ -202,6 +202,7 @@ impl Journal {
     }
 
     /// Whether there is room, as the last [`maintain`](Self::maintain) found.
+    #[cfg(test)]
     pub(crate) fn state(&self) -> JournalState {
         self.kept().state.clone()
     }

@@ -3,6 +3,7 @@
 //! A reader stops at the first slot where nothing is published, whatever is behind it: what was appended earlier may still be under way there.
 //! Only recovery knows that nothing is, and fills such slots with pads; so a stream of a dead process is read in the same way.
 
+#[cfg(test)]
 use std::io;
 
 use super::record::Item;
@@ -10,7 +11,9 @@ use super::schema::Schema;
 use super::segment::{Found, Segment, SegmentError};
 use super::slot::Kind;
 use crate::invariant::invariant;
-use crate::mapped::{Area, Words};
+#[cfg(test)]
+use crate::mapped::Area;
+use crate::mapped::Words;
 use crate::model::{StreamId, Timestamp};
 use crate::store::{Batch, RefusalSum, UsageRecord};
 
@@ -118,6 +121,7 @@ impl Stream {
     ///
     /// # Errors
     /// What the system says.
+    #[cfg(test)]
     pub(crate) fn all(area: &Area) -> io::Result<(Vec<Self>, Vec<String>)> {
         let (mut segments, mut damaged) = (Vec::new(), Vec::new());
         for name in area.list()?.into_iter().filter(|name| is_segment(name)) {
@@ -162,6 +166,7 @@ impl Stream {
     }
 
     /// Whether the sink has all of it.
+    #[cfg(test)]
     pub(crate) fn is_acked(&self) -> bool {
         self.sealed().is_some() && self.segments.iter().all(Segment::is_acked)
     }

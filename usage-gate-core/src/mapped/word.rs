@@ -37,6 +37,7 @@ impl Word {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
     pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         #[cfg(test)]
         if !super::crash::step() {

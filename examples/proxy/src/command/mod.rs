@@ -50,8 +50,8 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     // These need no threads; the others wait for the network.
     match command {
-        Command::Check(arguments) => return check::run(&arguments),
-        Command::Journal(command) => return journal::run(&command),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Journal(command) => journal::run(&command),
         command => run_waiting(command),
     }
 }
