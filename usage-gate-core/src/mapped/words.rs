@@ -10,6 +10,9 @@ use std::sync::{Mutex, PoisonError, atomic::Ordering};
 
 use super::Word;
 
+/// Words of the smallest page.
+const PAGE_WORDS: usize = 512;
+
 /// A run of words that outlives whoever writes it. Cheap to clone; clones see the same words.
 #[derive(Debug, Clone)]
 pub(crate) struct Words(Arc<Backing>);
@@ -66,6 +69,14 @@ impl Words {
         // Pages, and with them the words in it, are aligned; bytes beyond the last whole word are not looked at.
         let map = memmap2::MmapOptions::new().len(words * size_of::<Word>()).map_raw(&file)?;
         Ok(Self(Arc::new(Backing::Mapped(Mapped { map, file, words }))))
+    }
+
+    /// Touches every page of a file that was just made, so that the system's work for a first store is done here and not in a request: it costs
+    /// several times what a record does.
+    pub(super) fn touch(&self) {
+        for word in self.iter().step_by(PAGE_WORDS) {
+            word.touch();
+        }
     }
 
     /// Makes everything stored so far survive power loss.
