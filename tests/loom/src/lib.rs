@@ -14,6 +14,7 @@ mod journal;
 #[expect(dead_code, reason = "models use parts of it")]
 mod mapped;
 
+#[expect(dead_code, reason = "models use parts of it")]
 #[path = "../../../usage-gate-core/src/seat/free_list.rs"]
 mod free_list;
 #[expect(dead_code, reason = "models use parts of it")]

@@ -334,6 +334,9 @@ pub(super) fn free_slot(open: &AtomicU64) {
 impl Admitted {
     /// B1, B7: the seat knows all that a crash has to know before anything is forwarded.
     fn sit_down(&mut self) {
+        if self.seat.is_none() {
+            return;
+        }
         let quotas = self.quotas_held();
         let Some(seat) = &mut self.seat else { return };
         let caller = &self.caller;

@@ -113,6 +113,7 @@ impl Files {
         let begun = begun.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error));
         // What a segment says of itself must be there after a power loss, even if what came into it is not.
         let begun = begun.and_then(|segment| segment.words().sync().map(|()| segment));
+        let begun = begun.inspect(|segment| segment.words().touch());
         if begun.is_err() {
             self.area.remove(&name)?;
         }

@@ -60,8 +60,7 @@ impl Area {
                 let made = write_zeros(&unfinished, words * 8)
                     .and_then(|file| std::fs::rename(&unfinished, folder.join(name)).map(|()| file))
                     .and_then(|file| File::open(folder)?.sync_all().map(|()| file))
-                    .and_then(|file| map(file, words))
-                    .inspect(Words::touch);
+                    .and_then(|file| map(file, words));
                 if made.is_err() {
                     // What is left of it takes the space that is missing.
                     let _ = std::fs::remove_file(&unfinished);

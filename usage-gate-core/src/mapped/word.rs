@@ -19,9 +19,9 @@ impl Word {
         Self(AtomicU64::new(value))
     }
 
-    /// Stores the 0 that is there in a file that was just made. (A `fetch_or` of 0 is compiled to a load.)
+    /// Stores what is there. (A `fetch_or` of 0 is compiled to a load.)
     pub(super) fn touch(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.store(self.0.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     pub(crate) fn load(&self, order: Ordering) -> u64 {

@@ -71,9 +71,9 @@ impl Words {
         Ok(Self(Arc::new(Backing::Mapped(Mapped { map, file, words }))))
     }
 
-    /// Touches every page of a file that was just made, so that the system's work for a first store is done here and not in a request: it costs
-    /// several times what a record does.
-    pub(super) fn touch(&self) {
+    /// Touches every page, while nobody else stores, so that the system's work for the first store after a sync is done here and not in a request:
+    /// it costs several times what a record does.
+    pub(crate) fn touch(&self) {
         for word in self.iter().step_by(PAGE_WORDS) {
             word.touch();
         }

@@ -1,7 +1,7 @@
 //! Which seats are free: a stack of indexes in plain memory.
 //!
 //! The seat that was freed last is taken first, since its lines are still cached. The head carries a tag that every change moves on, so that a
-//! thread that was away while the same index came back notices (ABA).
+//! thread that was away while the same index came back notices (ABA), and counts what is free.
 
 use std::sync::atomic::Ordering;
 
@@ -17,8 +17,12 @@ pub(super) struct FreeList {
 const HEAD: usize = 0;
 /// Words of the head's cache line.
 const FIRST: usize = 8;
-const INDEX: u64 = 0xffff_ffff;
-const ONE_TAG: u64 = 1 << 32;
+/// Bits of an index, and of the number of them that are free: enough for a million. The tag has the 22 above: a thread would have to be away for four
+/// million changes.
+const BITS: u32 = 21;
+const INDEX: u64 = (1 << BITS) - 1;
+const ONE_FREE: u64 = 1 << BITS;
+const ONE_TAG: u64 = 1 << (2 * BITS);
 
 impl FreeList {
     /// All of them are free; the lowest is taken first.
@@ -28,9 +32,15 @@ impl FreeList {
             below.store(next, Ordering::Relaxed);
         }
         if let Some(head) = words.get(HEAD) {
-            head.store(u64::from(indexes.min(1)), Ordering::Relaxed);
+            head.store(u64::from(indexes) << BITS | u64::from(indexes.min(1)), Ordering::Relaxed);
         }
         Self { words }
+    }
+
+    /// How many are free now.
+    pub(super) fn free(&self) -> usize {
+        let head = self.words.get(HEAD).map_or(0, |head| head.load(Ordering::Relaxed));
+        usize::try_from(head >> BITS & INDEX).unwrap_or(0)
     }
 
     pub(super) fn pop(&self) -> Option<u32> {
@@ -40,7 +50,7 @@ impl FreeList {
         loop {
             let index = u32::try_from((seen & INDEX).checked_sub(1)?).ok()?;
             let below = self.words.get(FIRST + index as usize)?.load(Ordering::Relaxed);
-            let next = (seen & !INDEX).wrapping_add(ONE_TAG) | below;
+            let next = (seen & !INDEX).wrapping_add(ONE_TAG).wrapping_sub(ONE_FREE) | below;
             match head.compare_exchange_weak(seen, next, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return Some(index),
                 Err(current) => seen = current,
@@ -54,7 +64,7 @@ impl FreeList {
         let mut seen = head.load(Ordering::Relaxed);
         loop {
             below.store(seen & INDEX, Ordering::Relaxed);
-            let next = (seen & !INDEX).wrapping_add(ONE_TAG) | (u64::from(index) + 1);
+            let next = (seen & !INDEX).wrapping_add(ONE_TAG).wrapping_add(ONE_FREE) | (u64::from(index) + 1);
             // Release: pairs with `pop`.
             match head.compare_exchange_weak(seen, next, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -78,6 +88,8 @@ mod tests {
         list.push(1);
         list.push(2);
         assert_eq!([list.pop(), list.pop(), list.pop()], [Some(2), Some(1), None]);
+        list.push(0);
+        assert_eq!((list.free(), FreeList::new(0).free()), (1, 0));
         assert_eq!(FreeList::new(0).pop(), None);
     }
 

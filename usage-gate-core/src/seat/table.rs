@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::free_list::FreeList;
 use super::layout::{
@@ -24,7 +24,6 @@ pub(crate) const MOST_SEATS: usize = 1 << 20;
 pub(crate) struct SeatTable {
     words: Words,
     free: FreeList,
-    taken: AtomicUsize,
     capacity: usize,
 }
 
@@ -51,20 +50,18 @@ impl SeatTable {
         }
         header::write(&words, capacity, stream, kernel);
         let free = FreeList::new(u32::try_from(capacity).unwrap_or(0));
-        Ok(Arc::new(Self { words, free, taken: AtomicUsize::new(0), capacity }))
+        Ok(Arc::new(Self { words, free, capacity }))
     }
 
     /// Takes a seat; `None` if all are taken.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Seat> {
         let index = self.free.pop()?;
-        // Relaxed: a number for people.
-        self.taken.fetch_add(1, Ordering::Relaxed);
         Some(Seat { table: Arc::clone(self), index, keep: false })
     }
 
     /// Seats that are taken, those among them that wait for their record to be written.
     pub(crate) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
+        self.capacity.saturating_sub(self.free.free())
     }
 
     /// Seats there are.
@@ -164,7 +161,6 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if !self.keep {
-            self.table.taken.fetch_sub(1, Ordering::Relaxed);
             self.table.free.push(self.index);
         }
     }
