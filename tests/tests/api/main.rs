@@ -8,6 +8,7 @@ mod demo;
 mod embedded;
 mod faults;
 mod guard;
+mod journal;
 mod limits;
 mod portal;
 mod sample;

@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Sample(sample::Arguments),
     /// Check a configuration without serving
     Check(check::Arguments),
-    /// Compare the books with what was recorded; exit 1 if they differ
+    /// Compare the books with what was recorded; exit 1 if they differ. Only reads; may run beside `serve`
     Verify(verify::Arguments),
     /// Look into what this node recorded
     #[command(subcommand)]

@@ -26,10 +26,10 @@ pub(crate) struct Arguments {
     /// Only this tenant
     #[arg(long, value_name = "ID")]
     tenant: Option<TenantId>,
-    /// The data directory of the server
+    /// The data directory of the server [default: ./usage-gate-data]
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
-    /// The server's configuration, if it says where its data is
+    /// The server's configuration, if it says where its data or its database is
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON, for machines
