@@ -6,14 +6,15 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderName, HeaderValue, Request, Response, request, response};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use tower_service::Service;
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::{Admission, Admitted, Code, Refusal, Refused, RetryHasher, Waiting};
+use usage_gate_core::journal::Synced;
 use usage_gate_core::routes::{BillRetries, CompiledRoute, OnHangUp, TokenFormat};
 
-use crate::body::{Followed, Meter, ReadAhead, Source};
+use crate::body::{Counting, Followed, Meter, ReadAhead, Source};
 use crate::hang_up::Awaited;
 use crate::service::{content_length, head};
 use crate::tokens::{Asked, TokenReader};
@@ -28,14 +29,14 @@ pin_project_lite::pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S: Service<Request<RequestBody<B>>>, B> {
         #[pin]
-        state: State<S, B, S::Future>,
+        state: State<S, B, S::Future, S::Response>,
         gate: UsageGate,
     }
 }
 
 pin_project_lite::pin_project! {
     #[project = StateProj]
-    enum State<S, B, F> {
+    enum State<S, B, F, A> {
         Refused { refused: Option<Box<Refused>> },
         Forwarding { #[pin] inner: F, meter: Option<Meter>, request: Option<HeaderValue> },
         /// A route that drains.
@@ -44,7 +45,15 @@ pin_project_lite::pin_project! {
         Reading { reading: Option<Box<Reading<S, B>>> },
         /// Off the common path, hence the box.
         Waiting { waiting: Pin<Box<dyn Future<Output = Admission> + Send>>, kept: Option<Box<Kept<S, B>>> },
+        /// An answer without a body: its head is the last that is released, and its record must survive power loss before that.
+        Syncing { settled: Option<Box<Settled<A>>> },
     }
+}
+
+/// An answer that is over with its head.
+struct Settled<A> {
+    answer: A,
+    synced: Synced,
 }
 
 /// What is needed to forward once the decision is there.
@@ -114,12 +123,12 @@ where
     }
 }
 
-fn wait<S, B, F>(waiting: Waiting, kept: Kept<S, B>) -> State<S, B, F> {
+fn wait<S, B, F, A>(waiting: Waiting, kept: Kept<S, B>) -> State<S, B, F, A> {
     State::Waiting { waiting: Box::pin(waiting.finish()), kept: Some(Box::new(kept)) }
 }
 
 /// Decides once the body is read.
-fn decide<S, B, R>(gate: &UsageGate, reading: Reading<S, B>) -> State<S, B, S::Future>
+fn decide<S, B, R>(gate: &UsageGate, reading: Reading<S, B>) -> State<S, B, S::Future, Response<R>>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>>,
     S::Future: Send + 'static,
@@ -161,7 +170,7 @@ fn forward<S, B, R>(
     mut parts: request::Parts,
     source: Source<B>,
     tokens: Option<Tokens>,
-) -> State<S, B, S::Future>
+) -> State<S, B, S::Future, Response<R>>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>>,
     S::Future: Send + 'static,
@@ -185,10 +194,11 @@ where
     let rewritten = tokens.and_then(|tokens| tokens.rewritten);
     let most = rule.and_then(|rule| rule.max_body);
     let body = RequestBody::new(source, rewritten, context.shared(), most, retry);
+    let is_head = parts.method == Method::HEAD;
     let drains = rule.is_some_and(|rule| rule.on_hang_up == OnHangUp::Drain);
     let meter = admitted.map(|admitted| {
         let tokens = tokens.map(|tokens| TokenReader::new(tokens.format, tokens.asked));
-        Meter::new(admitted, std::sync::Arc::clone(context.shared()), tokens, drains)
+        Meter::new(admitted, std::sync::Arc::clone(context.shared()), tokens, drains, is_head)
     });
     parts.extensions.insert(context);
     let inner = service.call(Request::from_parts(parts, body));
@@ -233,11 +243,35 @@ where
                     let answer = ready!(inner.poll(cx));
                     // An error of the inner service drops the meter: forwarded, no head, `indeterminate`.
                     let meter = meter.take();
-                    return Poll::Ready(answer.map(|answer| release(this.gate, answer, meter, request.take())));
+                    let answer = match answer {
+                        Ok(answer) => release(this.gate, answer, meter, request.take()),
+                        Err(error) => return Poll::Ready(Err(error)),
+                    };
+                    match answer {
+                        Released::Now(response) => return Poll::Ready(Ok(response)),
+                        Released::Synced(settled) => this.state.set(State::Syncing { settled: Some(settled) }),
+                    }
                 }
                 StateProj::Awaiting { awaited, request } => {
                     let (answer, meter) = ready!(awaited.poll(cx));
-                    return Poll::Ready(answer.map(|answer| release(this.gate, answer, Some(meter), request.take())));
+                    let answer = match answer {
+                        Ok(answer) => release(this.gate, answer, Some(meter), request.take()),
+                        Err(error) => return Poll::Ready(Err(error)),
+                    };
+                    match answer {
+                        Released::Now(response) => return Poll::Ready(Ok(response)),
+                        Released::Synced(settled) => this.state.set(State::Syncing { settled: Some(settled) }),
+                    }
+                }
+                StateProj::Syncing { settled } => {
+                    if let Some(settled) = settled {
+                        ready!(Pin::new(&mut settled.synced).poll(cx));
+                    }
+                    let response = match settled.take() {
+                        Some(settled) => settled.answer.map(|body| ResponseBody::inner(body, None)),
+                        None => refusal(this.gate, None),
+                    };
+                    return Poll::Ready(Ok(response));
                 }
                 StateProj::Reading { reading } => {
                     if let Some(reading) = reading {
@@ -265,13 +299,19 @@ where
     }
 }
 
+/// An answer that may be given to the client now, or once its record is safe.
+enum Released<R> {
+    Now(Response<ResponseBody<R>>),
+    Synced(Box<Settled<Response<R>>>),
+}
+
 /// The head of the inner service's response, made ready for the client.
 fn release<R>(
     gate: &UsageGate,
     answer: Response<R>,
     mut meter: Option<Meter>,
     request: Option<HeaderValue>,
-) -> Response<ResponseBody<R>>
+) -> Released<R>
 where
     R: Body + Send + 'static,
     R::Data: From<Bytes>,
@@ -292,18 +332,35 @@ where
     if let Some(request) = request {
         parts.headers.insert(REQUEST_ID.clone(), request);
     }
+    // Asked before the field goes: a body of no bytes has none to change.
+    let length = content_length(&parts.headers).or_else(|| body.size_hint().exact());
+    if let Some(over) = meter.take_if(|meter| meter.is_head() || has_no_body(parts.status, length, &body)) {
+        // Nobody polls such a body, so nothing of it could wait: the head does.
+        let synced = over.finish();
+        let answer = Response::from_parts(parts, body);
+        return match synced {
+            Some(synced) => Released::Synced(Box::new(Settled { answer, synced })),
+            None => Released::Now(answer.map(|body| ResponseBody::inner(body, None))),
+        };
+    }
     if may_change {
         parts.headers.remove(CONTENT_LENGTH);
     }
+    let left = length.filter(|_| !may_change);
     let body = match meter {
-        Some(meter) if meter.follows() && !body.is_end_stream() => {
+        Some(meter) if meter.follows() => {
             let drains = meter.drains();
-            let followed = Followed::new(body, meter, may_change);
+            let followed = Followed::new(body, meter, may_change, left);
             ResponseBody::followed(if drains { followed.reading_on(gate.clone()) } else { followed })
         }
-        meter => ResponseBody::inner(body, meter),
+        meter => ResponseBody::inner(body, meter.map(|meter| Counting { meter, left })),
     };
-    Response::from_parts(parts, body)
+    Released::Now(Response::from_parts(parts, body))
+}
+
+/// Whether the head is all there is of an answer.
+fn has_no_body<R: Body>(status: StatusCode, length: Option<u64>, body: &R) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || length == Some(0) || body.is_end_stream()
 }
 
 /// Takes in what the head says of cost and status, and takes the cost out. Whether the body may change on its way.

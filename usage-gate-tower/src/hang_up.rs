@@ -66,7 +66,7 @@ where
         }
         Err(_) => return,
     };
-    Followed::new(body, meter, false).drain().await;
+    Followed::new(body, meter, false, None).drain().await;
 }
 
 impl<F> Drop for Awaited<F> {

@@ -101,11 +101,16 @@ impl Admitted {
         }
         for quota in self.settle_limits(outcome, units, now) {
             let counter = counters.iter().find(|(tag, _)| *tag == quota.counter);
-            if let (Some((_, counter)), Ok(units)) = (counter, u64::try_from(quota.units)) {
-                let period = Period { start: quota.period, end: quota.period };
-                let lease = LeaseId::from_u128(u128::from(quota.lease));
-                self.gate.unrecorded.add(Forfeit { lease, counter: counter.clone(), period, units });
+            let Some((tag, counter)) = counter else { continue };
+            let units = quota.units.unsigned_abs();
+            if quota.units < 0 {
+                // What a lease could not take back was booked on another one.
+                self.gate.unrecorded.credit(*tag, quota.period, units);
+                continue;
             }
+            let period = Period { start: quota.period, end: quota.period };
+            let lease = LeaseId::from_u128(u128::from(quota.lease));
+            self.gate.unrecorded.add(Forfeit { lease, counter: counter.clone(), period, units });
         }
     }
 

@@ -59,13 +59,15 @@ pub(crate) struct WindowRow {
     pub(crate) overrun: u64,
     /// Use of closed leases.
     pub(crate) used_closed: u64,
+    /// What of that no holder reported: leases that were closed as spent.
+    pub(crate) written_off: u64,
 }
 
 impl WindowRow {
     /// A window that nothing has used.
     pub(crate) fn new(period: Period, cap: u64, cap_version: u32) -> Self {
         let cap = cap.min(MOST_UNITS);
-        Self { period, cap, cap_version, ceiling: cap, granted: 0, overrun: 0, used_closed: 0 }
+        Self { period, cap, cap_version, ceiling: cap, granted: 0, overrun: 0, used_closed: 0, written_off: 0 }
     }
 
     /// Takes over what a request knows of the limit. An older plan version changes nothing: nodes learn of a new plan one after the other.
@@ -119,11 +121,19 @@ impl WindowRow {
         booked
     }
 
+    /// Ends a lease of which nobody can say what was left, as spent. Gives the use that is booked.
+    pub(crate) fn write_off(&mut self, size: u64, reported: u64) -> u64 {
+        // Most of it may have been spent, and its records may be lost: an audit must not take that for units that nobody recorded.
+        self.written_off = self.written_off.saturating_add(size.saturating_sub(reported)).min(MOST_UNITS);
+        self.close(size, size.max(reported))
+    }
+
     /// Raises what is known to what records say was used: for a database that was restored from a backup, and for debts that a node could not
     /// tell before it was killed. `owed` is the debt of open leases, which is on their reports and not booked yet.
     ///
-    /// To be called when a window is first touched after a life of a node began, once that life's reports are in: later a record may be ahead
-    /// of its report, and would be counted twice.
+    /// To be called when a window is first touched after a life of a node began, once that life's reports are in, or after late records of a dead
+    /// life. At any other time a record may be ahead of its report, and a debt would be counted twice; late records may still meet such a debt,
+    /// which then counts twice until the period ends: too much, never too little.
     #[cfg_attr(
         not(any(test, feature = "sqlite")),
         expect(dead_code, reason = "a ledger in memory is never older than its records")
@@ -213,9 +223,9 @@ impl Ledger {
                 }
             } else {
                 let left = self.leases.iter().filter(|(_, lease)| of_node(lease));
-                let left: Vec<(LeaseId, u64)> = left.map(|(id, lease)| (*id, lease.size.max(lease.used))).collect();
-                for (id, used) in left {
-                    self.close(id, used, now);
+                let left: Vec<LeaseId> = left.map(|(id, _)| *id).collect();
+                for id in left {
+                    self.end(id, now, |row, lease| row.write_off(lease.size, lease.used));
                 }
             }
             let node = Node { boot: identity.boot, table: identity.table };
@@ -360,10 +370,15 @@ impl Ledger {
     }
 
     fn close(&mut self, id: LeaseId, used: u64, now: Timestamp) {
+        self.end(id, now, |row, lease| row.close(lease.size, used));
+    }
+
+    /// Closes a lease with what `book` makes of it.
+    fn end(&mut self, id: LeaseId, now: Timestamp, book: impl FnOnce(&mut WindowRow, &Lease) -> u64) {
         let Some(lease) = self.leases.get_mut(&id) else { return };
         let window = self.windows.get_mut(&lease.counter).and_then(|starts| starts.get_mut(&lease.start));
         let Some(window) = window else { return };
-        lease.used = window.row.close(lease.size, used);
+        lease.used = book(&mut window.row, lease);
         lease.open = false;
         window.open.remove(&id);
         window.closed.insert(id);

@@ -258,6 +258,23 @@ fn what_a_seat_says_is_in_its_record() {
 }
 
 #[test]
+fn calls_and_counted_tokens_are_billed_after_a_crash() {
+    let (area, journal) = (Area::memory(), Journal::new());
+    let table = SeatTable::start(&area, 1, StreamId::from_u128(9), KERNEL).unwrap();
+    let mut seat = table.take().unwrap();
+    let costs = [MeterIndex::OUTPUT_TOKENS, MeterIndex::INPUT_TOKENS, MeterIndex::DURATION_MS, MeterIndex::REQUESTS];
+    let cost = costs.map(|meter| (meter, 9));
+    seat.forward(&SeatContents { cost: &cost, ..contents(1, &[], route()) });
+    seat.tokens(3, 0);
+    drop(seat);
+    recover(&area, &journal);
+    let records = journal.records.borrow();
+    let units = &records.values().next().unwrap().units;
+    assert_eq!(units.of(MeterIndex::REQUESTS), 9, "whatever else the route costs");
+    assert_eq!((units.of(MeterIndex::INPUT_TOKENS), units.of(MeterIndex::OUTPUT_TOKENS)), (3, 9));
+}
+
+#[test]
 fn heads_decide_the_outcome() {
     for (head, environment, expected) in [
         (None, Environment::Live, Outcome::Indeterminate),

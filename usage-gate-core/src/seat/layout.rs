@@ -51,7 +51,7 @@ pub(crate) struct SeatContents<'a> {
     pub(crate) route: RouteIndex,
     /// The hour of the tenant's clock that `at` is in.
     pub(crate) bucket: Timestamp,
-    /// The route's fixed costs; the first three meters are kept.
+    /// The route's fixed costs; three are kept, that of `requests` among them.
     pub(crate) cost: &'a [(MeterIndex, u64)],
     /// What was taken of quotas; the first four are kept, others would be forfeited.
     pub(crate) quotas: &'a [QuotaUse],
@@ -94,7 +94,10 @@ impl SeatContents<'_> {
     }
 
     fn costs(&self) -> impl Iterator<Item = &(MeterIndex, u64)> {
-        self.cost.iter().take(MOST_COSTS)
+        // What every route has must not fall behind what one has of its own.
+        let of_calls = |cost: &&(MeterIndex, u64)| cost.0 == MeterIndex::REQUESTS;
+        let others = self.cost.iter().filter(move |cost| !of_calls(cost));
+        self.cost.iter().filter(of_calls).chain(others).take(MOST_COSTS)
     }
 
     /// Four bits a cost: the meter's position. Above them how many there are.

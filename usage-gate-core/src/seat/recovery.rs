@@ -12,6 +12,9 @@
 //! | has a head that the route does not bill | `unbilled` |
 //! | has a head that the route bills | `aborted`: what was released up to the crash |
 //!
+//! Of units the seat knows fixed costs, bytes and tokens. `duration_ms` is 0, because nobody knows when the process died. What a header or the
+//! handler stated is not known either: the fixed cost stands in its place, or nothing.
+//!
 //! Units of quotas are cited as they were held: nobody settled them, and leases count them so.
 
 use std::io;
@@ -128,10 +131,9 @@ fn record(seat: &Read<'_>, life: &DeadLife<'_>) -> UsageRecord {
     for (meter, name) in life.meters.iter() {
         let fixed = costs.iter().find(|(position, _)| *position == meter.position());
         let counted = tokens.iter().find(|(of, counted)| *of == name && *counted > 0);
-        if let Some((_, known)) = fixed {
-            units.set(meter, *known);
-        } else if let Some((_, counted)) = counted {
-            units.set(meter, *counted);
+        // As in settlement, what was counted takes the place of a fixed cost.
+        if let Some(known) = counted.map(|(_, units)| *units).or_else(|| fixed.map(|(_, units)| *units)) {
+            units.set(meter, known);
         }
     }
     units.set(MeterIndex::BYTES_IN, seat.word(BYTES_IN));

@@ -75,6 +75,8 @@ pub struct CounterAudit {
     pub recorded: i64,
     /// What was taken before records said so: by a program without a journal.
     pub unrecorded: u64,
+    /// What is counted as used though nobody said so, because the leases' holder had lost its table: records have of it what was used.
+    pub written_off: u64,
 }
 
 impl CounterAudit {
@@ -96,6 +98,7 @@ impl CounterAudit {
             open_used: 0,
             recorded,
             unrecorded: 0,
+            written_off: 0,
         }
     }
 

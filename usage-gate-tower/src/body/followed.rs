@@ -24,6 +24,8 @@ struct Rest<R> {
     body: Pin<Box<R>>,
     meter: Meter,
     may_change: bool,
+    /// Bytes that are still to come, where the head says how many there are.
+    left: Option<u64>,
     /// Comes after what was handed over last.
     trailers: Option<HeaderMap>,
     ended: bool,
@@ -41,9 +43,9 @@ impl<R> fmt::Debug for Followed<R> {
 
 impl<R> Followed<R> {
     /// Follows `body` as long as there is a client.
-    pub(crate) fn new(body: R, meter: Meter, may_change: bool) -> Self {
+    pub(crate) fn new(body: R, meter: Meter, may_change: bool, left: Option<u64>) -> Self {
         let body = Box::pin(body);
-        Self(Some(Box::new(Rest { body, meter, may_change, trailers: None, ended: false, on_hang_up: None })))
+        Self(Some(Box::new(Rest { body, meter, may_change, left, trailers: None, ended: false, on_hang_up: None })))
     }
 }
 
@@ -86,9 +88,14 @@ where
         {
             rest.meter.hand_over(u64::try_from(data.remaining()).unwrap_or(u64::MAX));
         }
-        if rest.is_over() || !matches!(frame, Some(Ok(_))) {
+        let over = rest.is_over() || !matches!(frame, Some(Ok(_)));
+        if over || rest.left == Some(0) {
             // B2: the record is published before the last frame is released.
             *synced = rest.meter.settle(End::Completed);
+            // Trailers may follow, or nobody asks again.
+            rest.on_hang_up = None;
+        }
+        if over {
             self.0 = None;
         }
         Poll::Ready(frame)
@@ -154,10 +161,11 @@ where
     }
 
     fn read(&mut self, mut data: R::Data) -> Bytes {
+        let size = u64::try_from(data.remaining()).unwrap_or(u64::MAX);
+        self.left = self.left.map(|left| left.saturating_sub(size));
         let (bytes, cut) = self.meter.read_tokens(data.copy_to_bytes(data.remaining()));
-        self.ended = cut;
-        if !cut && self.body.is_end_stream() {
-            self.ended = true;
+        self.ended = cut || self.body.is_end_stream();
+        if !cut && (self.ended || self.left == Some(0)) {
             let left = self.meter.finish_tokens();
             if !left.is_empty() {
                 return [&*bytes, &*left].concat().into();

@@ -25,6 +25,7 @@ pub(crate) struct Meter {
     bytes_out: u64,
     tokens: Option<Box<TokenMeter>>,
     drains: bool,
+    is_head: bool,
 }
 
 /// The tokens of a request, and how many of them are held.
@@ -35,9 +36,15 @@ struct TokenMeter {
 }
 
 impl Meter {
-    pub(crate) fn new(admitted: Admitted, shared: Arc<Shared>, tokens: Option<TokenReader>, drains: bool) -> Self {
+    pub(crate) fn new(
+        admitted: Admitted,
+        shared: Arc<Shared>,
+        tokens: Option<TokenReader>,
+        drains: bool,
+        is_head: bool,
+    ) -> Self {
         let tokens = tokens.map(|reader| Box::new(TokenMeter { held: reader.held(), reader }));
-        Self { admitted: Some(admitted), shared, status: None, bytes_out: 0, tokens, drains }
+        Self { admitted: Some(admitted), shared, status: None, bytes_out: 0, tokens, drains, is_head }
     }
 
     pub(crate) const fn admitted(&self) -> Option<&Admitted> {
@@ -56,6 +63,11 @@ impl Meter {
     /// Whether the response is read to its end though the client leaves.
     pub(crate) const fn drains(&self) -> bool {
         self.drains
+    }
+
+    /// Whether only the head is asked for.
+    pub(crate) const fn is_head(&self) -> bool {
+        self.is_head
     }
 
     /// B2: the head is about to be released with this status. Whether the body may change, and its length with it.
@@ -92,6 +104,11 @@ impl Meter {
     /// What is left of the response once the upstream has ended.
     pub(super) fn finish_tokens(&mut self) -> Bytes {
         self.tokens.as_mut().map_or_else(Bytes::new, |tokens| tokens.reader.finish())
+    }
+
+    /// Settles an answer that is over with its head; what it gives is to be waited for before that is released.
+    pub(crate) fn finish(mut self) -> Option<Synced> {
+        self.settle(End::Completed)
     }
 
     /// Settles once. What it gives is to be waited for before the last frame is released.

@@ -12,6 +12,7 @@ pub(crate) use meter::Meter;
 pub(crate) use read_ahead::ReadAhead;
 pub(crate) use request::Source;
 pub use request::{RequestBody, RequestBodyError};
+pub(crate) use response::Counting;
 pub use response::ResponseBody;
 
 /// What a body gives when it is asked for a frame.

@@ -26,8 +26,26 @@ pin_project_lite::pin_project! {
     #[derive(Debug)]
     enum Kind<R> {
         Refusal { bytes: Option<Bytes> },
-        Inner { #[pin] body: R, meter: Option<Meter> },
+        Inner { #[pin] body: R, counting: Option<Counting> },
         Followed { followed: Followed<R> },
+    }
+}
+
+/// A body that is only counted.
+#[derive(Debug)]
+pub(crate) struct Counting {
+    pub(crate) meter: Meter,
+    /// Bytes that are still to come, where the head says how many there are. Who sends the answer asks for nothing after the last of them,
+    /// and not every body knows which frame that is.
+    pub(crate) left: Option<u64>,
+}
+
+impl Counting {
+    /// Counts a frame; whether the head promised nothing after it.
+    fn hand_over(&mut self, bytes: u64) -> bool {
+        self.meter.hand_over(bytes);
+        self.left = self.left.map(|left| left.saturating_sub(bytes));
+        self.left == Some(0)
     }
 }
 
@@ -36,15 +54,9 @@ impl<R: Body> ResponseBody<R> {
         Self { kind: Kind::Refusal { bytes: Some(bytes) }, held: None }
     }
 
-    /// The inner body, metered unless the route is public.
-    pub(crate) fn inner(body: R, mut meter: Option<Meter>) -> Self {
-        // A body without frames is over with its head, and may never be polled.
-        if body.is_end_stream()
-            && let Some(mut meter) = meter.take()
-        {
-            drop(meter.settle(End::Completed));
-        }
-        Self { kind: Kind::Inner { body, meter }, held: None }
+    /// The inner body, counted unless the route is public or the answer is over with its head.
+    pub(crate) const fn inner(body: R, counting: Option<Counting>) -> Self {
+        Self { kind: Kind::Inner { body, counting }, held: None }
     }
 
     /// A body whose tokens are read, or that is read to its end.
@@ -72,24 +84,24 @@ where
         let frame = match this.kind.project() {
             KindProj::Refusal { bytes } => bytes.take().map(|bytes| Ok(Frame::data(bytes.into()))),
             KindProj::Followed { followed } => ready!(followed.poll_frame(cx, &mut synced)),
-            KindProj::Inner { mut body, meter } => {
+            KindProj::Inner { mut body, counting } => {
                 let frame = ready!(body.as_mut().poll_frame(cx));
-                let Some(counting) = meter else { return Poll::Ready(frame) };
+                let Some(counted) = counting else { return Poll::Ready(frame) };
                 let is_last = match &frame {
                     Some(Ok(frame)) => {
-                        if let Some(data) = frame.data_ref() {
-                            counting.hand_over(u64::try_from(data.remaining()).unwrap_or(u64::MAX));
-                        }
+                        let whole = frame
+                            .data_ref()
+                            .is_some_and(|data| counted.hand_over(u64::try_from(data.remaining()).unwrap_or(u64::MAX)));
                         // Trailers are always last.
-                        frame.is_trailers() || body.is_end_stream()
+                        whole || frame.is_trailers() || body.is_end_stream()
                     }
                     // The upstream's failure ends the stream: what was handed over is what there was.
                     Some(Err(_)) | None => true,
                 };
                 if is_last {
                     // B2: the record is published before the last frame is released.
-                    synced = counting.settle(End::Completed);
-                    *meter = None;
+                    synced = counted.meter.settle(End::Completed);
+                    *counting = None;
                 }
                 frame
             }

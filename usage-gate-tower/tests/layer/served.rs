@@ -9,7 +9,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
 use usage_gate_core::management::LimitDraft;
 use usage_gate_core::model::WhenExceeded;
-use usage_gate_core::routes::{BillOn, Route};
+use usage_gate_core::routes::{BillOn, OnHangUp, Route};
 use usage_gate_core::store::Outcome;
 
 fn get(key: &str) -> Request<Empty<Bytes>> {
@@ -80,6 +80,62 @@ async fn an_empty_body_is_settled_though_nobody_polls_it() {
     let response = stage.response(get(&stage.key), Scripted::of([])).await;
     assert!(response.body().is_end_stream());
     assert_eq!(stage.usage("requests").await, [("billed".to_owned(), 1, 1)]);
+}
+
+#[tokio::test]
+async fn the_last_byte_that_the_head_promises_settles() {
+    let drain = Route::any("/v1/search").on_hang_up(OnHangUp::Drain);
+    for routes in [vec![], vec![drain]] {
+        let stage = Stage::with_routes(vec![], routes).await;
+        let parts = || Scripted::of([Part::Data("1234"), Part::Data("567"), Part::Trailers]).unaware();
+        for scripted in [parts().header("content-length", "7"), parts().sized(7)] {
+            let mut body = stage.response(get(&stage.key), scripted).await.into_body();
+            body.frame().await.unwrap().unwrap();
+            assert_eq!(stage.gate.numbers().unshipped, 0);
+            body.frame().await.unwrap().unwrap();
+            assert_eq!(stage.gate.numbers().unshipped, 1, "nobody asks for more");
+            assert!(body.frame().await.unwrap().unwrap().is_trailers());
+            drop(body);
+            stage.gate.ship().await.unwrap();
+        }
+        assert_eq!(stage.usage("bytes_out").await, [("billed".to_owned(), 14, 2)]);
+    }
+}
+
+#[tokio::test]
+async fn answers_without_a_body_are_settled_with_their_head() {
+    let stage = Stage::new(vec![]).await;
+    let head = Request::head("/v1/search").header("x-api-key", &stage.key).body(Empty::<Bytes>::new()).unwrap();
+    drop(stage.response(head, Scripted::of([Part::Data("12345")]).sized(5)).await);
+    drop(stage.response(get(&stage.key), Scripted::of([]).unaware().status(204)).await);
+    drop(stage.response(get(&stage.key), Scripted::of([]).unaware().header("content-length", "0")).await);
+    assert_eq!(stage.usage("requests").await, [("billed".to_owned(), 3, 3)]);
+}
+
+#[tokio::test]
+async fn durable_answers_come_with_their_record() {
+    let folder = std::env::temp_dir().join(format!("usage-gate-layer-{}", std::process::id()));
+    let stage = Stage::on_disk(&folder).await;
+    for (at, scripted) in [
+        Scripted::of([]).status(204),
+        Scripted::of([]),
+        Scripted::of([Part::Data("ab"), Part::Data("c")]),
+        Scripted::of([Part::Data("abc"), Part::Trailers]).sized(3).unaware(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let response = stage.response(get(&stage.key), scripted.clone()).await;
+        let told = response.body().is_end_stream();
+        assert_eq!(stage.gate.numbers().unshipped, u64::from(at < 2));
+        assert_eq!(told, at < 2);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), if told { "" } else { "abc" });
+        assert_eq!(stage.gate.numbers().unshipped, 1);
+        stage.gate.ship().await.unwrap();
+    }
+    assert_eq!(stage.usage("requests").await, [("billed".to_owned(), 4, 4)]);
+    stage.gate.drain().await.unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ fn counters(usage: &Usage, ledger: &Ledger, query: &AuditQuery) -> Vec<CounterAu
                 open_used,
                 recorded: recorded.remove(&(tag, period_start)).map_or(0, |(_, units)| units),
                 unrecorded: 0,
+                written_off: row.written_off,
             }
         })
         .collect();

@@ -93,7 +93,7 @@ fn counters(connection: &Connection, query: &AuditQuery) -> Result<Vec<CounterAu
               WHERE counter = quota.counter AND period_start = quota.period_start AND closed_at IS NULL),
              (SELECT coalesce(sum(used), 0) FROM lease
               WHERE counter = quota.counter AND period_start = quota.period_start AND closed_at IS NULL),
-             coalesce(earlier.units, 0)
+             coalesce(earlier.units, 0), quota.written_off
          FROM quota_window AS quota LEFT JOIN quota_before AS earlier
              ON earlier.counter = quota.counter AND earlier.period_start = quota.period_start
          WHERE quota.period_start >= ?1 AND quota.period_start < ?2 AND (?3 IS NULL OR quota.tenant = ?3)",
@@ -114,6 +114,7 @@ fn counters(connection: &Connection, query: &AuditQuery) -> Result<Vec<CounterAu
                 open_size: units(row, 6)?,
                 open_used: units(row, 7)?,
                 unrecorded: units(row, 8)?,
+                written_off: units(row, 9)?,
             })
         })?
         .collect::<Result<Vec<_>, _>>()?;

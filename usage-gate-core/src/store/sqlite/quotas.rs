@@ -11,7 +11,7 @@ use super::value::{Fault, id, instant, to_column, units, unreadable};
 use crate::lease::ledger::{
     MOST_UNITS, WindowRow, closed_leases_kept_since, forgotten_at_most, unused_window, windows_kept_since,
 };
-use crate::model::Timestamp;
+use crate::model::{StreamId, TenantId, Timestamp};
 use crate::period::Period;
 use crate::store::{
     CounterId, CounterTag, Durability, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest,
@@ -80,8 +80,9 @@ fn register(connection: &Connection, identity: &NodeIdentity, now: Timestamp) ->
         } else {
             // A6: what was left of them nobody knows.
             for open in open_of(connection, &identity.node)? {
-                let spent = open.size.max(open.used);
-                close(connection, open.lease.as_u128().to_be_bytes(), spent, now)?;
+                end(connection, open.lease.as_u128().to_be_bytes(), now, |window, size| {
+                    window.write_off(size, open.used)
+                })?;
             }
         }
         connection
@@ -127,7 +128,8 @@ fn lease(connection: &Connection, call: &LeaseCall, now: Timestamp) -> Result<Le
         // The last word of its holder, which may be less than was reported: units that were held at that time have come back.
         let lease = returned.lease.as_u128().to_be_bytes();
         if is_open_of(connection, lease, node)? {
-            close(connection, lease, returned.used, now)?;
+            let used = returned.used.min(MOST_UNITS);
+            end(connection, lease, now, |window, size| window.close(size, used))?;
         }
     }
     let mut active_nodes = 1;
@@ -171,13 +173,18 @@ fn report(connection: &Connection, report: &LeaseReport, node: &str) -> rusqlite
     Ok(())
 }
 
-/// Closes an open lease with this use.
-fn close(connection: &Connection, lease: [u8; 16], used: u64, now: Timestamp) -> rusqlite::Result<()> {
+/// Closes an open lease of a size with what `book` makes of it.
+fn end(
+    connection: &Connection,
+    lease: [u8; 16],
+    now: Timestamp,
+    book: impl FnOnce(&mut WindowRow, u64) -> u64,
+) -> rusqlite::Result<()> {
     let (place, size) = connection
         .prepare_cached("SELECT counter, period_start, size FROM lease WHERE lease_id = ?1")?
         .query_row([lease], |row| Ok((place(row)?, units(row, 2)?)))?;
     let Some(mut window) = window(connection, &place)? else { return Ok(()) };
-    let booked = window.close(size, used.min(MOST_UNITS));
+    let booked = book(&mut window, size);
     save(connection, &place, &window)?;
     connection.prepare_cached("UPDATE lease SET used = ?2, closed_at = ?3 WHERE lease_id = ?1")?.execute((
         lease,
@@ -249,7 +256,7 @@ fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
 fn window(connection: &Connection, place: &Place) -> rusqlite::Result<Option<WindowRow>> {
     connection
         .prepare_cached(
-            "SELECT period_start, period_end, cap, cap_version, ceiling, granted, overrun, used_closed
+            "SELECT period_start, period_end, cap, cap_version, ceiling, granted, overrun, used_closed, written_off
              FROM quota_window WHERE counter = ?1 AND period_start = ?2",
         )?
         .query_row((&place.counter, place.start.as_micros()), window_row)
@@ -265,6 +272,7 @@ fn window_row(row: &Row<'_>) -> rusqlite::Result<WindowRow> {
         granted: units(row, 5)?,
         overrun: units(row, 6)?,
         used_closed: units(row, 7)?,
+        written_off: units(row, 8)?,
     })
 }
 
@@ -298,7 +306,7 @@ fn create(
     Ok(window)
 }
 
-/// Compares a window with the records when it is first touched after a life of a node began.
+/// Compares a window with the records when it is first touched after a life of a node began, or after late records of a dead one.
 fn heal(connection: &Connection, place: &Place, window: &mut WindowRow) -> rusqlite::Result<()> {
     let key = (&place.counter, place.start.as_micros());
     let touched = connection
@@ -329,11 +337,29 @@ fn heal(connection: &Connection, place: &Place, window: &mut WindowRow) -> rusql
     Ok(())
 }
 
+/// Lets windows of a tenant's period be compared once more: records came late.
+pub(super) fn heal_again(connection: &Connection, tenant: TenantId, start: Timestamp) -> rusqlite::Result<()> {
+    // Records name a period by whole seconds, and a counter by its tag: other windows of the tenant lose nothing by another look.
+    let (from, to) = (start.as_micros(), start.plus_micros(1_000_000).as_micros());
+    connection
+        .prepare_cached(
+            "UPDATE quota_window SET healed_in = 0
+             WHERE tenant = ?1 AND period_start >= ?2 AND period_start < ?3 AND healed_in <> 0",
+        )?
+        .execute((tenant.as_u128().to_be_bytes(), from, to))?;
+    Ok(())
+}
+
+/// Whether this is the stream of a node's latest life.
+pub(super) fn is_of_a_node(connection: &Connection, stream: StreamId) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM node WHERE boot = ?1")?.exists([stream.as_u128().to_be_bytes()])
+}
+
 fn save(connection: &Connection, place: &Place, window: &WindowRow) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "UPDATE quota_window SET period_end = ?3, cap = ?4, cap_version = ?5, ceiling = ?6,
-                    granted = ?7, overrun = ?8, used_closed = ?9
+                    granted = ?7, overrun = ?8, used_closed = ?9, written_off = ?10
              WHERE counter = ?1 AND period_start = ?2",
         )?
         .execute((
@@ -346,6 +372,7 @@ fn save(connection: &Connection, place: &Place, window: &WindowRow) -> rusqlite:
             to_column(window.granted),
             to_column(window.overrun),
             to_column(window.used_closed),
+            to_column(window.written_off),
         ))?;
     Ok(())
 }
@@ -373,7 +400,8 @@ fn subjects(
     let wanted = &template.counter;
     let period = template.calendar.period(wanted.per, now);
     let mut statement = connection.prepare_cached(
-        "SELECT period_start, period_end, cap, cap_version, ceiling, granted, overrun, used_closed, counter, subject
+        "SELECT period_start, period_end, cap, cap_version, ceiling, granted, overrun, used_closed, written_off,
+             counter, subject
          FROM quota_window
          WHERE tenant = ?1 AND limit_name = ?2 AND meter = ?3 AND per = ?4 AND period_start = ?5
          ORDER BY granted DESC, counter LIMIT ?6",
@@ -383,8 +411,8 @@ fn subjects(
     let found = statement.query_map(
         (tenant, &*wanted.limit, &*wanted.meter, wanted.per.as_str(), period.start.as_micros(), most),
         |row| {
-            let place = Place { counter: row.get(8)?, start: period.start };
-            let subject = subject(row, 9)?;
+            let place = Place { counter: row.get(9)?, start: period.start };
+            let subject = subject(row, 10)?;
             let state = window_row(row)?.state(used_open(connection, &place)?);
             Ok((CounterId { subject, ..wanted.clone() }, WindowState { period, ..state }))
         },

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::SqliteStore;
 use super::days::TenantDays;
 use super::value::{Fault, to_column, units};
-use super::{digests, repeats, requests};
+use super::{digests, quotas, repeats, requests};
 use crate::flush::{Chain, quota_use};
 use crate::model::{StreamId, TenantId, Timestamp};
 use crate::store::watermark::after_watermark;
@@ -84,7 +84,12 @@ fn add_quota_use(connection: &Connection, batch: &Batch) -> rusqlite::Result<()>
         "INSERT INTO counter_use (tag, period_start, tenant, units) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT DO UPDATE SET units = units + excluded.units",
     )?;
+    let late = !quotas::is_of_a_node(connection, batch.stream)?;
     for ((tag, period), (tenant, units)) in quota_use(batch) {
+        if late {
+            // A life that has died: the windows may have been compared before these records were there.
+            quotas::heal_again(connection, tenant, period)?;
+        }
         statement.execute((tag.0.to_be_bytes(), period.as_micros(), tenant.as_u128().to_be_bytes(), units))?;
     }
     Ok(())

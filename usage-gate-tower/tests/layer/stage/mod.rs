@@ -1,6 +1,7 @@
 //! A gate over the memory store, one tenant with one key, and services that do what a script says.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +12,6 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt};
-use usage_gate_core::UsageGate;
 use usage_gate_core::admission::LimitView;
 use usage_gate_core::clock::Clock;
 use usage_gate_core::management::{self, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
@@ -21,6 +21,7 @@ use usage_gate_core::routes::Route;
 use usage_gate_core::secret::Pepper;
 use usage_gate_core::store::memory::MemoryStore;
 use usage_gate_core::store::{Dimension, UsageQuery};
+use usage_gate_core::{JournalConfig, JournalDurability, UsageGate, UsageGateBuilder};
 use usage_gate_tower::{RequestBody, ResponseBody, UsageGateLayer};
 
 pub(crate) struct Stage {
@@ -48,15 +49,22 @@ pub(crate) struct Scripted {
     exact: Option<u64>,
     status: u16,
     header: Option<(&'static str, &'static str)>,
+    tells_end: bool,
 }
 
 impl Scripted {
     pub(crate) fn of(parts: impl IntoIterator<Item = Part>) -> Self {
-        Self { parts: parts.into_iter().collect(), exact: None, status: 200, header: None }
+        Self { parts: parts.into_iter().collect(), exact: None, status: 200, header: None, tells_end: true }
     }
 
     pub(crate) fn sized(mut self, bytes: u64) -> Self {
         self.exact = Some(bytes);
+        self
+    }
+
+    /// Like a body made of a stream: which frame is the last it knows only after it.
+    pub(crate) fn unaware(mut self) -> Self {
+        self.tells_end = false;
         self
     }
 
@@ -103,7 +111,7 @@ impl Body for Scripted {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.parts.is_empty()
+        self.tells_end && self.parts.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -136,9 +144,19 @@ impl Stage {
     }
 
     pub(crate) async fn with_routes(limits: Vec<LimitDraft>, routes: Vec<Route>) -> Self {
+        Self::over(UsageGate::builder().meter("rows").routes(routes), limits).await
+    }
+
+    /// A gate whose records survive power loss.
+    pub(crate) async fn on_disk(folder: &Path) -> Self {
+        let mut journal = JournalConfig::default();
+        journal.durability = JournalDurability::Disk;
+        Self::over(UsageGate::builder().data_dir(folder).journal(journal), vec![]).await
+    }
+
+    async fn over(gate: UsageGateBuilder, limits: Vec<LimitDraft>) -> Self {
         let store = MemoryStore::new(Clock::system());
-        let pepper = Pepper::new(&[7; 32]);
-        let gate = UsageGate::builder().store(store).pepper(pepper).meter("rows").routes(routes).build().await.unwrap();
+        let gate = gate.store(store).pepper(Pepper::new(&[7; 32])).build().await.unwrap();
         let plan = management::create_plan(&gate, PlanDraft::new("plan", limits)).await.unwrap();
         let tenant = management::create_tenant(&gate, TenantDraft::new("Acme", "plan")).await.unwrap();
         let issued = management::create_key(&gate, tenant.id, KeyDraft::new("key")).await.unwrap();

@@ -14,3 +14,6 @@ CREATE TABLE counter_use (
 -- Lives of nodes, counted over all of them, and the life as of which a window was last compared with the records.
 ALTER TABLE node ADD COLUMN life INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE quota_window ADD COLUMN healed_in INTEGER NOT NULL DEFAULT 0;
+
+-- Units of leases that were closed as spent, because nobody could say what was left of them: used, and perhaps of no record.
+ALTER TABLE quota_window ADD COLUMN written_off INTEGER NOT NULL DEFAULT 0;

@@ -1,13 +1,19 @@
 //! A database that was restored from a backup learns from the records what it has forgotten.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use rusqlite::Connection;
 
 use super::{Folder, at, manual};
-use crate::model::{Per, StreamId, TenantId};
-use crate::period::{AnchorDay, Calendar, Zone};
+use crate::conformance::usage::{batch, record, who};
+use crate::model::{Per, StreamId, TenantId, Timestamp};
+use crate::period::{AnchorDay, Calendar, Period, Zone};
 use crate::store::{
-    CounterId, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, QuotaStore, SqliteStore, Subject, TableId,
+    AuditQuery, CounterAudit, CounterId, LeaseCall, LeaseId, LeaseReport, LeaseRequest, MemoryStore, NodeIdentity,
+    QuotaStore, QuotaUse, SqliteStore, Subject, TableId, UsageReader, UsageRecord, UsageSink,
 };
+use crate::verify::{UnderWay, verify};
 
 fn counter() -> CounterId {
     CounterId {
@@ -70,4 +76,60 @@ async fn a_window_is_healed_once_a_life_when_it_is_first_touched() {
     assert_eq!(ask(&store, &later, vec![debt], request(&known, 5)).await, (5, 31));
     record_use(&folder, &known, 60);
     assert_eq!(ask(&store, &later, vec![], request(&known, 5)).await, (5, 36));
+}
+
+#[tokio::test]
+async fn records_of_a_dead_life_that_come_late_heal_too() {
+    let (folder, manual) = (Folder::new(), manual());
+    let store = at(&folder, &manual).await;
+    let counter = counter();
+    let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
+    store.register(&node).await.unwrap();
+    assert_eq!(ask(&store, &node, vec![], request(&counter, 20)).await, (20, 20));
+
+    let start: jiff::Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+    let period = Timestamp::from_micros(start.as_microsecond());
+    let used = QuotaUse { lease: 1, counter: counter.tag(), period, units: 50 };
+    let late = UsageRecord { tenant: counter.tenant, quotas: vec![used], ..record(who(false), period) };
+    // Of the present life nothing is healed: its leases count that.
+    store.accept(&batch(node.boot, 1, vec![late.clone()], vec![])).await.unwrap();
+    assert_eq!(ask(&store, &node, vec![], request(&counter, 5)).await, (5, 25));
+    let dead = UsageRecord { quotas: vec![QuotaUse { units: 10, ..used }], ..late };
+    store.accept(&batch(StreamId::generate(), 1, vec![dead], vec![])).await.unwrap();
+    assert_eq!(ask(&store, &node, vec![], request(&counter, 5)).await, (5, 65));
+}
+
+#[tokio::test]
+async fn what_a_lost_table_made_spent_is_told_to_an_audit() {
+    let (folder, manual) = (Folder::new(), manual());
+    let stores: [(Arc<dyn QuotaStore>, Arc<dyn UsageReader>); 2] = {
+        let (sqlite, memory) = (at(&folder, &manual).await, MemoryStore::new(manual.clock()));
+        [(Arc::new(sqlite.clone()), Arc::new(sqlite)), (Arc::new(memory.clone()), Arc::new(memory))]
+    };
+    for (quotas, reader) in stores {
+        let counter = counter();
+        let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
+        quotas.register(&node).await.unwrap();
+        let wanted = request(&counter, 20);
+        let reports = vec![LeaseReport { lease: wanted.lease, used: 5 }];
+        let call = LeaseCall { node: node.clone(), reports: vec![], returns: vec![], requests: vec![wanted] };
+        quotas.lease(&call).await.unwrap();
+        quotas.lease(&LeaseCall { reports, requests: vec![], ..call }).await.unwrap();
+        let later = NodeIdentity { boot: StreamId::generate(), table: TableId::generate(), ..node };
+        quotas.register(&later).await.unwrap();
+        // Kept through the next grant.
+        let call = LeaseCall { node: later, reports: vec![], returns: vec![], requests: vec![request(&counter, 1)] };
+        quotas.lease(&call).await.unwrap();
+        let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(i64::MAX) };
+        let audit = reader.audit(&AuditQuery { period, tenant: None }).await.unwrap();
+        let found = &audit.counters[0];
+        assert_eq!((found.used(), found.written_off), (20, 15));
+        let report =
+            verify(&AuditQuery { period, tenant: None }, &audit, &BTreeSet::new(), [], |_| UnderWay::default());
+        assert!(!report.ok, "the five that were reported are under way to nobody");
+        let reported = |_: &CounterAudit| UnderWay { not_recorded: 5, not_reported: 0 };
+        let report = verify(&AuditQuery { period, tenant: None }, &audit, &BTreeSet::new(), [], reported);
+        assert!(report.ok, "{:?}", report.differences);
+        assert_eq!(report.under_way[0].written_off, 15);
+    }
 }
