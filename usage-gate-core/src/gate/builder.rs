@@ -415,7 +415,7 @@ impl UsageGateBuilder {
             draining: AtomicBool::new(false),
             drain_told: AtomicBool::new(false),
             legacy_headers: self.legacy_headers,
-            background: Arc::new(tokio::sync::Semaphore::new(super::BACKGROUND)),
+            background: Arc::new(tokio::sync::Semaphore::new(super::BACKGROUND as usize)),
             tasks: Mutex::default(),
         });
         super::tasks::start(&core, position);

@@ -37,8 +37,10 @@ pub use journal_config::{JournalConfig, WhenFull};
 /// Requests in flight of one process, at most.
 const SEATS: usize = 65_536;
 /// Answers that are read on after their client has left, at most, and for how long.
-const BACKGROUND: usize = 64;
+const BACKGROUND: u32 = 64;
 const BACKGROUND_TIME: Duration = Duration::from_secs(60);
+/// How long a drain waits for those.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Cached callers, at most.
 const CALLERS: usize = 1_000_000;
 
@@ -290,6 +292,13 @@ impl UsageGate {
         let tasks = std::mem::take(&mut *self.core.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
             task.abort();
+        }
+        // What they use is to be among what is given back and shipped; those that take longer are for the next start.
+        let all = self.core.background.acquire_many(BACKGROUND);
+        if tokio::time::timeout(DRAIN_TIME, all).await.is_err() {
+            tracing::warn!(
+                "answers are still read whose clients have left: they are recorded, and shipped at the next start"
+            );
         }
         let given_back = self.core.leases.give_back().await;
         let uses = self.core.callers.take_uses();

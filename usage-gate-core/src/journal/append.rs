@@ -16,15 +16,39 @@ use crate::sync::{AtomicI64, AtomicU64, Loaded, Ordering, Swap};
 /// The most slots of an item, as a difference of room.
 const MOST: i64 = MOST_SLOTS.cast_signed();
 
-/// More room than there ever is.
-const CLOSED: i64 = 1 << 56;
+/// One reservation, and the end of the stream, as they are counted above the slots in [`Appender::room`].
+const ONE: i64 = 1 << SLOT_BITS;
+const CLOSED: i64 = 1 << 62;
+const SLOT_BITS: u32 = 40;
+
+/// What one word says of the room: slots that nobody reserved, below 0 for a moment; reservations that are not used yet; whether the stream has ended.
+#[derive(Debug, Clone, Copy)]
+struct Room(i64);
+
+impl Room {
+    const fn slots(self) -> i64 {
+        (self.0 << (64 - SLOT_BITS)) >> (64 - SLOT_BITS)
+    }
+
+    const fn above(self) -> i64 {
+        (self.0 - self.slots()) % CLOSED
+    }
+
+    const fn reserved(self) -> bool {
+        self.above() != 0
+    }
+
+    const fn closed(self) -> bool {
+        self.0 - self.slots() >= CLOSED
+    }
+}
 
 /// The segments that a stream is written to, oldest first, and how far it is.
 #[derive(Debug)]
 pub(crate) struct Appender {
     next: AtomicU64,
-    /// Slots that nobody reserved.
-    free: AtomicI64,
+    /// A [`Room`]: in one word, so that the end of the stream and a reservation are before or after each other.
+    room: AtomicI64,
     live: Swap<Vec<Segment>>,
 }
 
@@ -42,7 +66,7 @@ pub(crate) struct Place {
 impl Appender {
     /// A stream that begins at this sequence, and has no segment yet.
     pub(crate) fn new(first: u64) -> Self {
-        Self { next: AtomicU64::new(first), free: AtomicI64::new(0), live: Swap::new(Vec::new()) }
+        Self { next: AtomicU64::new(first), room: AtomicI64::new(0), live: Swap::new(Vec::new()) }
     }
 
     /// The segments at this moment, oldest first.
@@ -55,9 +79,15 @@ impl Appender {
         self.next.load(Ordering::Acquire)
     }
 
-    /// Slots that nobody reserved.
+    /// Slots that can be reserved.
     pub(crate) fn free(&self) -> u64 {
-        u64::try_from(self.free.load(Ordering::Relaxed)).unwrap_or(0)
+        let room = Room(self.room.load(Ordering::Relaxed));
+        if room.closed() { 0 } else { u64::try_from(room.slots()).unwrap_or(0) }
+    }
+
+    /// Whether the stream was ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        Room(self.room.load(Ordering::Relaxed)).closed()
     }
 
     /// Adds the segment that comes behind the last. One thread at a time.
@@ -68,7 +98,7 @@ impl Appender {
         live.push(segment);
         self.live.store(live);
         // Release: pairs with `reserve`. Who has reserved in it finds it.
-        self.free.fetch_add(room, Ordering::Release);
+        self.room.fetch_add(room, Ordering::Release);
     }
 
     /// Forgets the oldest segments for which this holds, but never the last. One thread at a time.
@@ -88,25 +118,29 @@ impl Appender {
         self.live.store(self.live.load().iter().map(of).collect());
     }
 
-    /// Ends the stream: from now on there is no room, whatever is given back.
-    pub(crate) fn close(&self) {
-        self.free.fetch_sub(CLOSED, Ordering::AcqRel);
+    /// Ends the stream: from now on nothing can be reserved. `false` if something is that was not used yet; it still has its room. One thread at a time.
+    pub(crate) fn close(&self) -> bool {
+        if !self.is_closed() {
+            self.room.fetch_add(CLOSED, Ordering::AcqRel);
+        }
+        // Acquire: pairs with `give_back`. Who has used what it reserved has taken its place before.
+        !Room(self.room.load(Ordering::Acquire)).reserved()
     }
 
     /// Takes room for one item, of any size, and says how much is left; `None` if there is none.
     pub(crate) fn reserve(&self) -> Option<u64> {
         // Acquire: pairs with `add`, through all that came between: what is reserved lies in segments that this thread sees.
-        let before = self.free.fetch_sub(MOST, Ordering::AcqRel);
-        if before >= MOST {
-            return Some(before.abs_diff(MOST));
+        let before = Room(self.room.fetch_add(ONE - MOST, Ordering::AcqRel));
+        if !before.closed() && before.slots() >= MOST {
+            return Some(before.slots().abs_diff(MOST));
         }
-        self.give_back(MOST);
+        self.give_back(MOST - ONE);
         None
     }
 
     /// Gives back the room of an item that will not come.
     pub(crate) fn unreserve(&self) {
-        self.give_back(MOST);
+        self.give_back(MOST - ONE);
     }
 
     /// Takes a place in the room that was reserved, which is used up by this.
@@ -124,7 +158,7 @@ impl Appender {
             }
             let (at, segment) = at.zip(found)?;
             if segment.holds(sequence, slots) {
-                self.give_back(MOST - i64::try_from(slots).unwrap_or(MOST));
+                self.give_back(MOST - ONE - i64::try_from(slots).unwrap_or(MOST));
                 return Some(Place { live, at, sequence, slots, published: false });
             }
             pad_all(&live, sequence, sequence + slots);
@@ -139,7 +173,7 @@ impl Appender {
             let at = self.next.load(Ordering::Acquire);
             let Some(skipped) = sequence.checked_sub(at).filter(|skipped| *skipped > 0) else { return true };
             let skipped = i64::try_from(skipped).unwrap_or(i64::MAX);
-            if self.free.fetch_sub(skipped, Ordering::AcqRel) < skipped {
+            if Room(self.room.fetch_sub(skipped, Ordering::AcqRel)).slots() < skipped {
                 self.give_back(skipped);
                 return false;
             }
@@ -151,9 +185,9 @@ impl Appender {
         }
     }
 
-    fn give_back(&self, slots: i64) {
-        // Release, although nothing is told by it: it must not cut the chain from `add` to `reserve`.
-        self.free.fetch_add(slots, Ordering::Release);
+    fn give_back(&self, room: i64) {
+        // Release: pairs with `close`, and must not cut the chain from `add` to `reserve`.
+        self.room.fetch_add(room, Ordering::Release);
     }
 }
 

@@ -238,7 +238,7 @@ impl Journal {
 
     /// Makes segments until the low water mark is passed: as many as that takes and no more.
     pub(super) fn make_room(&self, kept: &mut Kept) -> io::Result<()> {
-        while !kept.sealed && self.appender.free() < self.low_water {
+        while !self.appender.is_closed() && self.appender.free() < self.low_water {
             self.add_segment(kept)?;
         }
         Ok(())
@@ -251,21 +251,28 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the stream as recovery would. No seat may be taken any more. `false`, and nothing is done, if a record is still under way: then recovery does it.
+    /// Ends the stream as recovery would: nothing can be reserved from here on. `false` if room is reserved or a record still under way: that finds its
+    /// place, the stream has no end yet, and recovery gives it one.
     ///
     /// # Errors
     /// What the system says; then recovery does it at the next start.
     pub(crate) fn seal(&self) -> io::Result<bool> {
         let mut kept = self.kept();
+        if kept.sealed {
+            return Ok(true);
+        }
+        // Before the next sequence is read: what comes behind the end would be lost.
+        let settled = self.appender.close();
         let next = self.appender.next();
         let live = self.appender.live().to_vec();
-        if kept.sealed || !live.iter().all(|segment| segment.is_published(next)) {
-            return Ok(kept.sealed);
+        if !settled || !live.iter().all(|segment| segment.is_published(next)) {
+            return Ok(false);
         }
-        self.appender.close();
-        self.syncs.close();
-        kept.sealed = true;
         end_stream(&mut kept.files, &live, next)?;
+        kept.sealed = true;
+        drop(kept);
+        // Whoever waits until then is right to: only now all is on the disk.
+        self.syncs.close();
         Ok(true)
     }
 
@@ -295,6 +302,7 @@ pub(super) fn end_stream(files: &mut Files, segments: &[Segment], next: u64) -> 
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::record::Record;
+    use super::super::recovery::{DeadStream, LifeEnd};
     use super::*;
     use crate::mapped::Area;
     use crate::model::{Environment, KeyId, Meters, RequestId, TenantId};
@@ -471,6 +479,27 @@ pub(super) mod tests {
         assert_eq!(requests(|from| streams[0].read(from, 9), 1), ((0..=20).collect(), journal.next()));
         streams[0].ack(journal.next() - 1, at(3));
         assert!(streams[0].is_acked());
+    }
+
+    #[test]
+    fn a_stream_in_which_room_is_reserved_has_no_end_yet() {
+        let area = Area::memory();
+        let journal = journal(&area, 32);
+        assert!(journal.reserve());
+        journal.append(&record(1)).unwrap();
+        assert!(journal.reserve());
+        assert!(!journal.seal().unwrap(), "a request has not begun its record");
+        assert!(!journal.reserve(), "and no other may come");
+        assert_eq!(journal.maintain(at(3)), JournalState::Ok);
+        journal.append(&record(2)).unwrap();
+        drop(journal);
+
+        let stream = StreamId::from_u128(1);
+        let mut files = Files::open(area.clone()).unwrap();
+        let dead = DeadStream::open(&mut files, stream, LifeEnd::Killed, options(32).segment_bytes).unwrap();
+        assert!(dead.records().map(|record| record.request.as_u128()).eq([1, 2]));
+        dead.seal().unwrap();
+        assert_eq!(requests(|from| files.streams()[0].read(from, 9), 1).0, [1, 2]);
     }
 
     #[test]
