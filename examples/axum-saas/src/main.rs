@@ -52,6 +52,7 @@ async fn main() -> anyhow::Result<()> {
     let gate = UsageGate::builder() // gate
         .store(store) // gate
         .pepper_file(options.data_dir.join("pepper")) // gate
+        .data_dir(&options.data_dir) // gate
         .meter("rows") // gate
         .route(Route::get("/v1/search").named("search").scope("search:read")) // gate
         .build() // gate

@@ -50,7 +50,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let folder = journal_of(&loaded.config.server.data_dir)?;
     let database = loaded.config.database();
     let store = SqliteStore::options(&database).read_only().open().await;
-    let store = store.with_context(|| format!("database {}", database.display()))?;
+    let store =
+        store.with_context(|| format!("database {}: if it is elsewhere, name the --config", database.display()))?;
     let query =
         AuditQuery { period: span(&store, &arguments.period, arguments.tenant).await?, tenant: arguments.tenant };
     let mut report = look(&store, &folder, &query).await?;
@@ -67,7 +68,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         print(&report, &period)?
     }
     if !report.ok {
-        bail!("{} differences: the books do not say what was recorded", total(&report));
+        bail!("the books do not say what was recorded: differences: {}", total(&report));
     }
     Ok(())
 }
@@ -145,7 +146,7 @@ fn print(report: &VerifyReport, period: &str) -> anyhow::Result<()> {
     let VerifyReport { records, source, .. } = report;
     let verdict = if report.ok { "ok" } else { "NOT ok" };
     say(format_args!(
-        "{verdict}: {period}: {records} records of {} segments of the journal, digests of {} that are gone",
+        "{verdict}: {period}: {records} records compared; segments of the journal: {}, gone and known by digest: {}",
         source.records.len(),
         source.digest.len()
     ))?;
