@@ -208,7 +208,14 @@ impl Files {
             let next = self.kept.get(at + 1).map(|kept| kept.segment.stream());
             next != Some(segment.stream()) && segment.ended().is_none()
         };
-        segments.find(|(at, segment)| segment.is_acked() && meant(segment) && !last(*at, segment)).map(|(at, _)| at)
+        // Nor does a later one go before an earlier one, of which a power loss has forgotten that the sink has it: the end of a stream says that it was
+        // sealed.
+        let oldest = |at: usize, segment: &Segment| {
+            let before = at.checked_sub(1).and_then(|before| self.kept.get(before));
+            before.is_none_or(|before| before.segment.stream() != segment.stream())
+        };
+        let may_go = |at: usize, segment: &Segment| segment.is_acked() && oldest(at, segment) && !last(at, segment);
+        segments.find(|(at, segment)| may_go(*at, segment) && meant(segment)).map(|(at, _)| at)
     }
 
     fn remove_at(&mut self, at: usize) -> io::Result<()> {
