@@ -516,13 +516,15 @@ impl Counters {
     }
 
     /// Leases of an earlier life that nobody has asked for: those that are over, those that have been idle for long, or all.
-    pub(crate) fn take_left(&self, now: Monotonic, all: bool) -> Vec<Arc<LeaseEntry>> {
+    pub(crate) fn take_left(&self, now: Monotonic, all: bool) -> Vec<(CounterId, Arc<LeaseEntry>)> {
         let mut left = lock(&self.left);
         let over = |left: &mut Left| {
             all || now.nanos_since(left.since) >= IDLE_TICKS * 1_000_000_000
                 || left.leases.iter().any(|entry| now >= entry.deadline)
         };
-        left.extract_if(|_, left| over(left)).flat_map(|(_, left)| left.leases).collect()
+        left.extract_if(|_, left| over(left))
+            .flat_map(|(counter, left)| left.leases.into_iter().map(move |lease| (counter.clone(), lease)))
+            .collect()
     }
 
     pub(crate) fn known(&self, kind: LimitKind, id: CounterId) -> Option<Arc<Counter>> {

@@ -505,3 +505,22 @@ fn units_that_nobody_forfeits_are_caught() {
 fn a_life_that_forfeits_what_an_earlier_one_used_is_caught() {
     check_caught(Broken::NotRebased, false);
 }
+
+#[test]
+fn a_refused_call_leaves_nothing_in_the_table() {
+    let world = World::new(Broken::Nothing, false);
+    let life = Life::start(&world);
+    drop(life.admit(7));
+    drop(life);
+    let life = Life::start(&world);
+    // Another process has taken over while this one runs: its calls are refused, whatever they are for.
+    let later = NodeIdentity { boot: StreamId::from_u128(99), ..life.driver.node.clone() };
+    at_once(world.ledger.register(&later)).unwrap();
+    for round in [Round::Queued, Round::Drain, Round::Drain] {
+        life.driver.queue.ask_for(&life.counter);
+        assert!(at_once(life.driver.round(round)).is_err());
+    }
+    drop(life);
+    let (_, found) = LeaseTable::open(&world.area, "a", later.boot, KernelBoot::from_u128(1)).unwrap();
+    assert_eq!(found.len(), 1, "the lease of the first life, and no wish");
+}

@@ -17,8 +17,8 @@ use super::{Counter, CounterState, Counters, Found, LeaseEntry, LeaseTable, Quot
 use crate::clock::{Clock, Monotonic};
 use crate::metrics::Metrics;
 use crate::store::{
-    LeaseAnswer, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, OpenLease, QuotaStore, StoreError,
-    StoreErrorKind,
+    CounterId, LeaseAnswer, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, OpenLease, QuotaStore,
+    StoreError, StoreErrorKind,
 };
 
 /// Counters in one call, at most: a bound on the transaction.
@@ -73,7 +73,7 @@ pub(crate) struct Pending {
     call: LeaseCall,
     parts: Vec<Part>,
     /// Leases of an earlier life that go back without anybody having counted there.
-    left: Vec<Arc<LeaseEntry>>,
+    left: Vec<(CounterId, Arc<LeaseEntry>)>,
 }
 
 #[derive(Debug)]
@@ -101,6 +101,7 @@ impl LeaseDriver {
     pub(crate) async fn run(&self) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut superseded = false;
         loop {
             let round = tokio::select! {
                 () = self.queue.wake.notified() => Round::Queued,
@@ -109,7 +110,13 @@ impl LeaseDriver {
             if round == Round::Tick {
                 self.counters.sweep(self.clock.monotonic());
             }
+            if superseded {
+                self.refuse_queued();
+                continue;
+            }
             if let Err(error) = self.round(round).await {
+                // Its leases are another life's: this one is never answered again.
+                superseded = error.kind() == StoreErrorKind::Superseded;
                 tracing::warn!(error = &error as &dyn std::error::Error, "quota store did not answer");
                 // Back off without deafness: who is refused meanwhile was told at once.
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -173,7 +180,7 @@ impl LeaseDriver {
             let mut pending = self.compose(&counters, round);
             if round != Round::Queued {
                 pending.left = self.counters.take_left(self.clock.monotonic(), round == Round::Drain);
-                let returns = pending.left.iter().map(|entry| entry.returned());
+                let returns = pending.left.iter().map(|(_, entry)| entry.returned());
                 pending.call.returns.extend(returns);
             }
             if !pending.call.is_empty() {
@@ -226,16 +233,45 @@ impl LeaseDriver {
                         quota.fail(now);
                     }
                 }
-                if error.kind() != StoreErrorKind::Unavailable {
-                    *turn = None;
+                if error.kind() != StoreErrorKind::Unavailable
+                    && let Some(refused) = turn.take()
+                {
+                    self.put_back(refused, now);
                 }
                 Err(error)
             }
         }
     }
 
+    /// The store did nothing of a call and would do nothing of it again: no lease was granted or closed. Leases that were to end go into a
+    /// later call.
+    fn put_back(&self, refused: Pending, now: Monotonic) {
+        for (_, slot) in refused.parts.into_iter().filter_map(|part| part.request) {
+            slot.release();
+        }
+        self.counters.inherit(refused.left, now);
+    }
+
+    /// Tells all who wait that there is no answer.
+    fn refuse_queued(&self) {
+        let now = self.clock.monotonic();
+        loop {
+            let queued = self.queue.take();
+            for counter in &queued {
+                if let CounterState::Quota(quota) = &counter.state
+                    && quota.begin_asking(now).is_some()
+                {
+                    quota.fail(now);
+                }
+            }
+            if queued.len() < MOST_COUNTERS {
+                return;
+            }
+        }
+    }
+
     fn take_in(&self, pending: Pending, answer: &LeaseAnswer, sent: Monotonic) {
-        for entry in &pending.left {
+        for (_, entry) in &pending.left {
             entry.release();
         }
         for part in pending.parts {
