@@ -121,9 +121,8 @@ impl WindowRow {
         booked
     }
 
-    /// Ends a lease of which nobody can say what was left, as spent. Gives the use that is booked.
+    /// Ends a lease of which nobody can say what was left, as spent: an audit is told what nobody reported. Gives the use.
     pub(crate) fn write_off(&mut self, size: u64, reported: u64) -> u64 {
-        // Most of it may have been spent, and its records may be lost: an audit must not take that for units that nobody recorded.
         self.written_off = self.written_off.saturating_add(size.saturating_sub(reported)).min(MOST_UNITS);
         self.close(size, size.max(reported))
     }
@@ -222,9 +221,8 @@ impl Ledger {
                     lease.boot = identity.boot;
                 }
             } else {
-                let left = self.leases.iter().filter(|(_, lease)| of_node(lease));
-                let left: Vec<LeaseId> = left.map(|(id, _)| *id).collect();
-                for id in left {
+                let left = self.leases.iter().filter(|(_, lease)| of_node(lease)).map(|(id, _)| *id);
+                for id in left.collect::<Vec<LeaseId>>() {
                     self.end(id, now, |row, lease| row.write_off(lease.size, lease.used));
                 }
             }
