@@ -125,6 +125,8 @@ impl Shipper {
                     continue;
                 }
                 Effect::Rest => {
+                    // The sink was asked for every stream there is: what it lost has been given to it again.
+                    self.recorder.journal.allow_expiry();
                     next = Next::Rest;
                     continue;
                 }
@@ -136,6 +138,9 @@ impl Shipper {
             effects.extend(turn.flusher.step(event, self.now()));
         }
         match failure {
+            None if event == Event::Asked && matches!(next, Next::Pause(_)) => {
+                Err((StoreError::unavailable("ship usage", "it did not take in what it was given"), next))
+            }
             None => Ok(next),
             Some(error) => Err((error, next)),
         }
@@ -157,7 +162,7 @@ impl Shipper {
             let dead = turn.dead.iter().find(|dead| dead.id == stream);
             dead.and_then(|dead| dead.read(from, MOST_ITEMS)).map(|chunk| chunk.into_batch(self.clock.wall()))
         };
-        turn.batch = batch;
+        turn.batch = batch.map(|batch| over_gap(batch, from));
         match &turn.batch {
             Some(batch) => Event::Offered(Range { first: batch.first, last: batch.last }),
             None => Event::Nothing,
@@ -206,8 +211,10 @@ impl Shipper {
         }
         if living {
             self.recorder.journal.ack(through, self.clock.wall());
-        } else if let Some(dead) = turn.dead.iter().find(|dead| dead.id == stream) {
+        } else if let Some(dead) = turn.dead.iter_mut().find(|dead| dead.id == stream) {
             dead.ack(through, self.clock.wall());
+            // Their files may go, and must not be held open until the stream is drained.
+            dead.segments.retain(|segment| segment.end() > through.saturating_add(1));
         }
     }
 
@@ -248,7 +255,85 @@ impl Shipper {
     }
 }
 
+/// A batch that begins where the sink ends: what is no longer here is missing there for good, and must not hold back what is.
+fn over_gap(mut batch: Batch, from: u64) -> Batch {
+    let places = batch.first.saturating_sub(from);
+    if places > 0 {
+        tracing::error!(
+            stream = %batch.stream,
+            places,
+            "the sink has lost usage that the journal no longer has: it is missing from now on"
+        );
+        batch.first = from;
+    }
+    batch
+}
+
 /// A batch that moves only the instant.
 fn empty(stream: StreamId, first: u64, through: Timestamp, meters: crate::model::Meters) -> Batch {
     Batch::numbered(stream, first, through, meters, Vec::new(), Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Files, Journal, JournalOptions, Schema};
+    use crate::kernel::KernelBoot;
+    use crate::mapped::Area;
+    use crate::model::{Environment, KeyId, Meters, TenantId};
+    use crate::routes::Routes;
+    use crate::seat::SeatTable;
+    use crate::store::memory::MemoryStore;
+
+    const STREAM: StreamId = StreamId::from_u128(7);
+
+    fn append(journal: &Journal, items: usize) {
+        let refused = Refused {
+            tenant: TenantId::from_u128(1),
+            user: None,
+            key: KeyId::from_u128(2),
+            environment: Environment::Live,
+            route: None,
+            code: "rate_limited",
+            limit: None,
+            requests: 1,
+            bucket: Timestamp::default(),
+        };
+        for _ in 0..items {
+            journal.try_append(&refused.encode()).unwrap();
+            journal.maintain(Timestamp::default());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sink_that_lost_what_the_journal_no_longer_has_gets_the_rest() {
+        let (area, clock) = (Area::memory(), Clock::system());
+        let options =
+            JournalOptions { segment_bytes: 4_096, retention: Duration::ZERO, seats: 1, ..JournalOptions::default() };
+        let schema = Schema::new("a1", Meters::default(), []);
+        let files = Files::open(area.clone()).unwrap();
+        let journal = Arc::new(Journal::open(files, options, STREAM, &schema, Timestamp::default()).unwrap());
+        append(&journal, 200);
+        journal.ack(journal.next() - 1, Timestamp::default());
+        journal.allow_expiry();
+        append(&journal, 1);
+        assert!(journal.read(1, 9).unwrap().first > 1, "the first segments are gone");
+
+        let sink = Arc::new(MemoryStore::new(clock.clone()));
+        let seats = SeatTable::start(&area, 1, STREAM, KernelBoot::current()).unwrap();
+        let routes = Routes::compile(Vec::new(), &Meters::default()).unwrap();
+        let shipper = Shipper {
+            sink: Arc::clone(&sink) as Arc<dyn UsageSink>,
+            clock,
+            recorder: Arc::new(Recorder::new(Arc::clone(&journal), seats)),
+            refusals: Arc::default(),
+            samples: Arc::default(),
+            unrecorded: Arc::default(),
+            metrics: Arc::new(Metrics::new(&routes)),
+            away: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::new(Turn::new(Vec::new(), STREAM)),
+        };
+        shipper.flush().await.unwrap();
+        assert_eq!(sink.watermark(STREAM).await.unwrap(), journal.next() - 1);
+    }
 }

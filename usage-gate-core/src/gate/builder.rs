@@ -109,6 +109,14 @@ pub enum BuildError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// The journal may take too few bytes: it would be full as soon as it has begun.
+    #[error("journal: retention_bytes is {given}, and must be at least {least}: three times segment_bytes")]
+    RetentionBytes {
+        /// What was given.
+        given: u64,
+        /// The least.
+        least: u64,
+    },
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] NoRandomness),
@@ -329,6 +337,7 @@ impl UsageGateBuilder {
         let guard = Guard::new(&self.denied, &self.allowed, bad_credentials, block_for)?;
         let meters = Meters::new(&self.meters)?;
         let routes = Arc::new(Routes::compile(self.routes, &meters)?);
+        self.journal.check(self.data_dir.is_none())?;
         let stream = StreamId::generate();
         let node_name = self.node.unwrap_or_else(|| "node".to_owned());
         let recording = if self.unmetered { Recording::Off } else { Recording::Records(self.journal.when_full) };
@@ -342,7 +351,7 @@ impl UsageGateBuilder {
             now: self.clock.wall(),
         };
         let ground = tokio::task::spawn_blocking(move || start.run()).await;
-        let Ground { journal, seats, table, found, earlier, lock } = ground.map_err(|_| BuildError::Panicked)??;
+        let Ground { journal, seats, table, found, earlier } = ground.map_err(|_| BuildError::Panicked)??;
         let node = NodeIdentity { node: node_name, boot: stream, table: table.id() };
         let open = quotas.register(&node).await?;
         let position = keys.position().await?;
@@ -411,7 +420,6 @@ impl UsageGateBuilder {
             sessions: self.sessions,
             reader: self.reader,
             shipper,
-            _lock: lock,
             draining: AtomicBool::new(false),
             drain_told: AtomicBool::new(false),
             legacy_headers: self.legacy_headers,

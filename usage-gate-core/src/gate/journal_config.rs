@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::BuildError;
 use crate::journal::{JournalDurability, JournalOptions};
 
 /// What becomes of requests for whose records there is no room.
@@ -38,7 +39,7 @@ pub struct JournalConfig {
     pub durability: JournalDurability,
     /// How long records stay after the sink has them, so that a sink restored from a backup is healed; default 72 hours.
     pub retention: Duration,
-    /// Bytes that the journal takes at most, default 8 GiB. What the sink has goes first; beyond that there is no room.
+    /// Bytes that the journal takes at most, default 8 GiB, and room for three files at least. What the sink has goes first; beyond that there is no room.
     pub retention_bytes: u64,
     /// What happens then; default refuse.
     pub when_full: WhenFull,
@@ -60,10 +61,26 @@ impl Default for JournalConfig {
 
 /// Requests for whose records room is made ahead.
 const AHEAD: u32 = 4_096;
+/// The part of the journal that this room takes at most.
+const AHEAD_PART: u64 = 4;
+/// Bytes of the largest record.
+const LARGEST: u64 = 512;
+/// Files that there must be room for: the one that is written, and two for the room that is always made ahead.
+const LEAST_SEGMENTS: u64 = 3;
 /// What a journal in memory may take: it has nothing to keep once the sink has it.
 const MOST_MEMORY: u64 = 256 << 20;
 
 impl JournalConfig {
+    /// Refuses a journal that would be full for ever.
+    pub(super) fn check(&self, in_memory: bool) -> Result<(), BuildError> {
+        let options = self.options(in_memory);
+        let least = options.segment_bytes.saturating_mul(LEAST_SEGMENTS);
+        if options.most_bytes < least {
+            return Err(BuildError::RetentionBytes { given: self.retention_bytes, least });
+        }
+        Ok(())
+    }
+
     /// The same for the journal; in memory it is small, and nothing stays that the sink has.
     pub(super) fn options(&self, in_memory: bool) -> JournalOptions {
         let mut options = JournalOptions {
@@ -81,6 +98,27 @@ impl JournalConfig {
             // There is no disk to wait for.
             options.durability = JournalDurability::Process;
         }
+        // A small journal has room for fewer ahead, so that the room itself does not fill it.
+        let most = options.most_bytes / AHEAD_PART / LARGEST;
+        options.seats = AHEAD.min(u32::try_from(most).unwrap_or(AHEAD));
         options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_without_room_for_three_files_is_refused_with_the_least() {
+        let mut config = JournalConfig { retention_bytes: 3 << 20, segment_bytes: 1 << 20, ..JournalConfig::default() };
+        assert!(config.check(false).is_ok());
+        assert!(config.options(false).seats < AHEAD);
+        config.retention_bytes -= 1;
+        let refused = config.check(false).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "journal: retention_bytes is 3145727, and must be at least 3145728: three times segment_bytes"
+        );
     }
 }

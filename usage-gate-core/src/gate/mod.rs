@@ -23,7 +23,6 @@ use crate::clock::{Clock, Monotonic};
 use crate::flush::Shipper;
 use crate::journal::{Recorder, Refusals, Samples, Unrecorded};
 use crate::lease::{Counters, LeaseDriver, LeaseQueue};
-use crate::mapped::FolderLock;
 use crate::metrics::Metrics;
 use crate::model::{Meters, Plan, Tenant, Timestamp};
 use crate::routes::Routes;
@@ -89,8 +88,6 @@ pub(crate) struct GateCore {
     sessions: Option<Arc<dyn SessionStore>>,
     reader: Option<Arc<dyn UsageReader>>,
     shipper: Arc<Shipper>,
-    /// The data directory is ours until the gate is gone.
-    _lock: Option<FolderLock>,
     /// Leases went back: nothing is admitted any more.
     draining: AtomicBool,
     /// Balancers are told to look away; requests are still served.

@@ -4,6 +4,9 @@
 //! 2. Each stream that was not sealed is: its end is found, seats get their records, and what leases count without a record is forfeited.
 //! 3. This life's journal, seats and lease table begin.
 //!
+//! Where segments of a dead stream have already gone, nobody knows here which records leases had in them: nothing is forfeited then, and what leases count
+//! beyond the records that are left is only counted and logged.
+//!
 //! Everything up to the seal goes into the dead stream, and can be done again if this process is killed in the middle.
 
 use std::cell::RefCell;
@@ -14,9 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BuildError, JournalConfig};
-use crate::journal::{
-    DeadStream, Files, Journal, JournalDurability, JournalOptions, LifeEnd, Schema, Stream, of_record,
-};
+use crate::journal::{DeadStream, Files, Journal, JournalOptions, LifeEnd, Schema, Stream, of_record};
 use crate::kernel::KernelBoot;
 use crate::lease::{Found, LeaseTable, reconcile};
 use crate::mapped::{Area, FolderLock};
@@ -49,8 +50,6 @@ pub(super) struct Ground {
     pub(super) found: Vec<Found>,
     /// Streams of earlier lives, all of them sealed.
     pub(super) earlier: Vec<Stream>,
-    /// Held as long as the gate lives.
-    pub(super) lock: Option<FolderLock>,
 }
 
 impl Start {
@@ -93,8 +92,11 @@ impl Start {
             SeatTable::start(&area, self.seats, self.stream, kernel).map_err(BuildError::journal("make the seats"))?;
         let journal = Journal::open(files, options, self.stream, &self.schema, self.now);
         let journal = Arc::new(journal.map_err(BuildError::journal("begin"))?);
+        if let Some(lock) = lock {
+            journal.hold(lock);
+        }
         let earlier = journal.earlier_streams();
-        Ok(Ground { journal, seats, table, found, earlier, lock })
+        Ok(Ground { journal, seats, table, found, earlier })
     }
 }
 
@@ -124,9 +126,8 @@ fn recover(
         let item = of_record(record, &schema).encode();
         let mut dead = dead.borrow_mut();
         placed(dead.place(item.slots())?);
-        dead.append(&item)?;
-        // Before its seat is free.
-        if options.durability == JournalDurability::Disk { dead.sync() } else { Ok(()) }
+        // The seal makes it survive power loss, before anything is served; and after one seats are not trusted.
+        dead.append(&item).map(|_| ())
     };
     let records = match seats {
         None => 0,
@@ -143,7 +144,17 @@ fn recover(
         *sum = sum.saturating_add(quota.units);
     }
     let mut forfeited = 0;
+    let cut = dead.borrow().is_cut();
     for forfeit in reconcile(leases, &cited, id) {
+        if cut {
+            metrics::counter!("usage_gate_drift_units").increment(forfeit.units);
+            tracing::warn!(
+                stream = %id,
+                units = forfeit.units,
+                "units were counted whose records may have gone with older segments: they are not forfeited"
+            );
+            continue;
+        }
         forfeited += forfeit.units;
         append(&forfeit.record(&schema.meters, now), &|_| {})?;
     }

@@ -88,7 +88,12 @@ async fn keep_journal(core: std::sync::Weak<GateCore>) {
         let _ = tokio::time::timeout(Duration::from_secs(1), journal.low()).await;
         let Some(now) = core.upgrade().map(|core| core.clock.wall()) else { return };
         // A thread that may block: a file is made, or one is removed.
-        let Ok(state) = tokio::task::spawn_blocking(move || journal.maintain(now)).await else { return };
+        let state = match tokio::task::spawn_blocking(move || journal.maintain(now)).await {
+            Ok(state) => state,
+            Err(error) if error.is_panic() => JournalState::Failed("a fault in this program: see its log".to_owned()),
+            // The runtime ends.
+            Err(_) => return,
+        };
         if state != before {
             match &state {
                 JournalState::Ok => tracing::info!("the journal has room again"),

@@ -3,6 +3,8 @@
 //! B6: a segment goes only if all of it is in the primary sink. Those go by age and by bytes, and before that if there is no space for another.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::read::{Stream, is_segment, open_segment};
@@ -18,7 +20,15 @@ pub(crate) struct Files {
     /// By stream and sequence: the oldest first.
     kept: Vec<Kept>,
     damaged: Vec<String>,
-    bytes: u64,
+    size: Arc<Size>,
+}
+
+/// What the segments of all streams take, for those who only look.
+#[derive(Debug, Default)]
+pub(super) struct Size {
+    /// Relaxed, as `segments`: one thread at a time changes them, and others want a number.
+    pub(super) bytes: AtomicU64,
+    pub(super) segments: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -44,7 +54,7 @@ impl Files {
     /// What the system says. A file that is damaged is no error: it is left where it is, and [`damaged`](Self::damaged) names it.
     pub(crate) fn open(area: Area) -> io::Result<Self> {
         area.sweep()?;
-        let mut files = Self { area, kept: Vec::new(), damaged: Vec::new(), bytes: 0 };
+        let mut files = Self { area, kept: Vec::new(), damaged: Vec::new(), size: Arc::default() };
         for name in files.area.list()?.into_iter().filter(|name| is_segment(name)) {
             match open_segment(files.area.open(&name)?, &name) {
                 Ok(segment) => files.keep(segment)?,
@@ -67,11 +77,17 @@ impl Files {
     }
 
     /// Bytes of all segments on the disk.
-    pub(crate) const fn bytes(&self) -> u64 {
-        self.bytes
+    pub(crate) fn bytes(&self) -> u64 {
+        self.size.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The same for others, as it changes.
+    pub(super) fn size(&self) -> Arc<Size> {
+        Arc::clone(&self.size)
     }
 
     /// How many segments there are.
+    #[cfg(test)]
     pub(crate) fn segments(&self) -> usize {
         self.kept.len()
     }
@@ -87,7 +103,8 @@ impl Files {
     /// [`StorageFull`](io::ErrorKind::StorageFull) if there is no space and nothing may go; what the system says.
     pub(crate) fn create(&mut self, new: NewSegment<'_>, most_bytes: u64) -> io::Result<Segment> {
         loop {
-            let made = if self.bytes.saturating_add(new.bytes) > most_bytes {
+            let limited = self.bytes().saturating_add(new.bytes) > most_bytes;
+            let made = if limited {
                 Err(io::Error::new(io::ErrorKind::StorageFull, "the journal has all the bytes it may take"))
             } else {
                 self.try_create(new)
@@ -97,7 +114,9 @@ impl Files {
                     self.keep(segment.clone())?;
                     return Ok(segment);
                 }
-                Err(error) if is_full(&error) && self.remove_oldest_acked()? => {}
+                // A file that somebody still has mapped gives the disk nothing back: it is not given up for that.
+                Err(error)
+                    if is_full(&error) && self.remove_oldest(|segment| limited || segment.words().is_last())? => {}
                 Err(error) => return Err(error),
             }
         }
@@ -130,7 +149,7 @@ impl Files {
         while let Some(at) = self.oldest(|segment| segment.acked_at() <= latest) {
             self.remove_at(at)?;
         }
-        while self.bytes > retention_bytes && self.remove_oldest_acked()? {}
+        while self.bytes() > retention_bytes && self.remove_oldest(|_| true)? {}
         Ok(())
     }
 
@@ -158,7 +177,7 @@ impl Files {
         // A file that is short, and does not say why, is damaged: the end comes first.
         segment.words().sync()?;
         let Kept { segment, bytes } = self.kept.remove(at);
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.count_less(bytes);
         let name = segment.file_name();
         let cut = self.area.cut(&name, segment.into_words(), keep);
         self.keep(Segment::open(self.area.open(&name)?).map_err(io::Error::other)?)?;
@@ -189,15 +208,16 @@ impl Files {
 
     fn keep(&mut self, segment: Segment) -> io::Result<()> {
         let bytes = self.area.bytes(&segment.file_name())?;
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.size.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.size.segments.fetch_add(1, Ordering::Relaxed);
         let key = |segment: &Segment| (segment.stream(), segment.first());
         let at = self.kept.partition_point(|kept| key(&kept.segment) < key(&segment));
         self.kept.insert(at, Kept { segment, bytes });
         Ok(())
     }
 
-    fn remove_oldest_acked(&mut self) -> io::Result<bool> {
-        self.oldest(|_| true).map_or(Ok(false), |at| self.remove_at(at).map(|()| true))
+    fn remove_oldest(&mut self, meant: impl Fn(&Segment) -> bool) -> io::Result<bool> {
+        self.oldest(meant).map_or(Ok(false), |at| self.remove_at(at).map(|()| true))
     }
 
     /// The oldest segment that may go, of those that are meant.
@@ -230,9 +250,14 @@ impl Files {
         if let Some(kept) = self.kept.get(at) {
             self.area.remove(&kept.segment.file_name())?;
             let kept = self.kept.remove(at);
-            self.bytes = self.bytes.saturating_sub(kept.bytes);
+            self.count_less(kept.bytes);
         }
         Ok(())
+    }
+
+    fn count_less(&self, bytes: u64) {
+        self.size.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.size.segments.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

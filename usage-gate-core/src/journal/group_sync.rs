@@ -9,6 +9,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -134,7 +135,11 @@ impl Journal {
 
     fn bring_to_disk(&self, segment: &Segment) -> io::Result<()> {
         if !self.syncs.queue().given_up.contains(&segment.first()) {
-            let Err(error) = segment.words().sync() else { return Ok(()) };
+            let Err(error) = segment.words().sync() else {
+                self.syncs_fail.store(false, Ordering::Relaxed);
+                return Ok(());
+            };
+            self.syncs_fail.store(true, Ordering::Relaxed);
             tracing::error!(
                 error = &error as &dyn Error,
                 "a journal segment cannot be synced: it is written once more"
@@ -144,7 +149,10 @@ impl Journal {
         let mut kept = self.kept();
         let written = self.write_once_more(&mut kept, segment);
         match &written {
-            Ok(()) => self.syncs.queue().given_up.retain(|first| *first != segment.first()),
+            Ok(()) => {
+                self.syncs.queue().given_up.retain(|first| *first != segment.first());
+                self.syncs_fail.store(false, Ordering::Relaxed);
+            }
             Err(error) => kept.state = JournalState::Failed(error.to_string()),
         }
         written

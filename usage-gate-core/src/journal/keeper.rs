@@ -5,18 +5,20 @@
 //! that no request ever waits for a file. Where space is missing, what the sink has goes first, retention or not; only then is there no room.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::append::{Appender, Place};
-use super::files::{Files, NewSegment, is_full};
+use super::files::{Files, NewSegment, Size, is_full};
 use super::group_sync::GroupSync;
 use super::read::{Chunk, Stream, ack, read};
 use super::schema::Schema;
 use super::segment::{LEAST_SLOTS, Segment};
 use super::slot::{Encoded, MOST_SLOTS, SLOT_WORDS};
+use crate::mapped::FolderLock;
 use crate::model::{StreamId, Timestamp};
 
 /// What a record survives once the last frame of its response is released.
@@ -83,6 +85,13 @@ pub(crate) struct Journal {
     low: Notify,
     /// Below this many free slots another segment is made.
     low_water: u64,
+    /// Whether segments may go by age: not before the sink was asked what it has.
+    may_expire: AtomicBool,
+    /// A sync has failed, and none since has succeeded.
+    pub(super) syncs_fail: AtomicBool,
+    size: Arc<Size>,
+    /// The folder is ours as long as anybody can write to it.
+    lock: OnceLock<FolderLock>,
     kept: Mutex<Kept>,
 }
 
@@ -122,6 +131,10 @@ impl Journal {
             syncs: GroupSync::default(),
             low: Notify::new(),
             low_water: (slots / 2).saturating_add(u64::from(options.seats) * MOST_SLOTS),
+            may_expire: AtomicBool::new(false),
+            syncs_fail: AtomicBool::new(false),
+            size: files.size(),
+            lock: OnceLock::new(),
             kept: Mutex::new(Kept { files, state: JournalState::Ok, sealed: false }),
         };
         journal.maintain(now);
@@ -138,9 +151,21 @@ impl Journal {
         &self.schema
     }
 
-    /// Whether the next request would find room.
+    /// Whether the next request would find room, on a disk that keeps what it is given.
     pub(crate) fn has_room(&self) -> bool {
-        self.appender.free() >= MOST_SLOTS
+        self.appender.free() >= MOST_SLOTS && !self.syncs_fail.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the lock of the folder as long as the journal is there.
+    pub(crate) fn hold(&self, lock: FolderLock) {
+        // One is given, before anybody else has the journal.
+        drop(self.lock.set(lock));
+    }
+
+    /// Segments may go by age from here on: the sink has said what it has of all earlier streams, and was given what it lost.
+    pub(crate) fn allow_expiry(&self) {
+        // Relaxed: a round of `maintain` earlier or later.
+        self.may_expire.store(true, Ordering::Relaxed);
     }
 
     pub(crate) const fn stream(&self) -> StreamId {
@@ -209,8 +234,8 @@ impl Journal {
 
     /// Bytes of all segments on the disk, those of earlier streams included, and how many there are.
     pub(crate) fn size(&self) -> (u64, usize) {
-        let kept = self.kept();
-        (kept.files.bytes(), kept.files.segments())
+        // Not under the lock: it is held while files are made.
+        (self.size.bytes.load(Ordering::Relaxed), self.size.segments.load(Ordering::Relaxed))
     }
 
     /// Streams of earlier lives that still have segments, oldest first.
@@ -225,6 +250,9 @@ impl Journal {
         self.appender.forget(Segment::is_acked);
         let outcome = self.make_room(&mut kept).and_then(|()| {
             let JournalOptions { retention, retention_bytes, .. } = self.options;
+            if !self.may_expire.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             kept.files.expire(now, retention, retention_bytes)
         });
         kept.state = match (outcome, &kept.state) {
@@ -448,6 +476,9 @@ pub(super) mod tests {
         }
         let segments = journal.size().1;
         journal.ack(journal.next() - 1, at(20));
+        journal.maintain(at(40));
+        assert_eq!(journal.size().1, segments, "the sink was not asked yet: it may have lost them");
+        journal.allow_expiry();
         journal.maintain(at(29));
         assert_eq!(journal.size().1, segments);
         journal.maintain(at(30));

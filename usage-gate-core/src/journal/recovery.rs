@@ -84,6 +84,11 @@ impl<'a> DeadStream<'a> {
         })
     }
 
+    /// Whether segments of it have gone since the sink had them: then its [`records`](Self::records) are not all there were.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.segments.first().is_some_and(|segment| segment.first() > 1)
+    }
+
     /// All records of the stream that are still there, the appended ones included.
     pub(crate) fn records(&self) -> impl Iterator<Item = UsageRecord> {
         let mut next = 1;
@@ -122,15 +127,6 @@ impl<'a> DeadStream<'a> {
         }
         self.next = sequence.saturating_add(item.slots());
         Ok(sequence)
-    }
-
-    /// Makes what was appended survive power loss: before a seat is freed for it, with durability `disk`.
-    ///
-    /// # Errors
-    /// What the system says. The start must not go on then.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        // What is missing may have come into more than one segment.
-        self.segments.iter().try_for_each(|segment| segment.words().sync())
     }
 
     /// Ends the stream, and cuts its last file to what is in it.

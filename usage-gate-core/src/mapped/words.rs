@@ -98,7 +98,7 @@ impl Words {
     }
 
     /// Whether no clone of this is left: then the file may be cut.
-    pub(super) fn is_last(&self) -> bool {
+    pub(crate) fn is_last(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 
