@@ -249,6 +249,7 @@ async fn a_fault_of_the_section_is_named_with_its_place() {
         ("segment_bytes = \"1KiB\"", "4:17: journal.segment_bytes: must be from 1MiB to 64MiB"),
         ("retention = \"none\"", "4:13: journal.retention: `none` is not a duration"),
         ("retention_bytes = \"none\"", "there must be a bound"),
+        ("retention_bytes = \"40MiB\"", "4:1: journal.retention_bytes: must be at least 50331648 bytes"),
         ("whenfull = 1", "4:1: unknown key `whenfull`"),
     ] {
         std::fs::write(&file, format!("[upstream]\nurl = \"http://127.0.0.1:1\"\n[journal]\n{line}\n")).unwrap();

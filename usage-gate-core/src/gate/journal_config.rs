@@ -71,10 +71,15 @@ const LEAST_SEGMENTS: u64 = 3;
 const MOST_MEMORY: u64 = 256 << 20;
 
 impl JournalConfig {
-    /// Refuses a journal that would be full for ever.
+    /// The least that [`retention_bytes`](Self::retention_bytes) may be: room for three files. With less the journal would be full for ever.
+    #[must_use]
+    pub const fn least_retention_bytes(&self) -> u64 {
+        self.segment_bytes.saturating_mul(LEAST_SEGMENTS)
+    }
+
     pub(super) fn check(&self, in_memory: bool) -> Result<(), BuildError> {
         let options = self.options(in_memory);
-        let least = options.segment_bytes.saturating_mul(LEAST_SEGMENTS);
+        let least = Self { segment_bytes: options.segment_bytes, ..self.clone() }.least_retention_bytes();
         if options.most_bytes < least {
             return Err(BuildError::RetentionBytes { given: self.retention_bytes, least });
         }

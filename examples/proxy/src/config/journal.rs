@@ -52,6 +52,13 @@ impl Default for JournalConfig {
 }
 
 impl JournalConfig {
+    /// What is wrong with values that are right one by one.
+    pub(super) fn fault(&self) -> Option<String> {
+        let least = self.to_gate().least_retention_bytes();
+        (self.retention_bytes < least)
+            .then(|| format!("must be at least {least} bytes: three times journal.segment_bytes"))
+    }
+
     /// In the gate's words.
     pub(crate) fn to_gate(&self) -> GateJournal {
         let mut journal = GateJournal::default();

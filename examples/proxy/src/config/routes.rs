@@ -179,6 +179,9 @@ impl Loaded {
         if config.upstream.url.as_ref().is_some_and(|url| !url.is_plain()) {
             faults.push(self.about("upstream.url", HTTPS));
         }
+        if let Some(fault) = config.journal.fault() {
+            faults.push(self.about("journal.retention_bytes", &fault));
+        }
         if config.keys.headers.is_empty() {
             faults.push(self.about("keys.headers", "name at least one header, such as x-api-key"));
         }
