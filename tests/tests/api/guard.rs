@@ -226,8 +226,9 @@ async fn flood(abuse: &str) -> BTreeMap<String, usize> {
     assert_eq!(usage, [("billed".to_owned(), served + 1, served + 1)], "good requests, and not one refused one");
     for (table, rows) in stage.rows() {
         let before = rows_before.get(&table).copied().unwrap_or_default();
-        // The good client's usage takes a row or two more when an hour ends.
-        assert!(rows < before + 10, "{table}: {before} rows before, {rows} after");
+        // The good client's usage takes a row or two more when an hour ends, and its request log one with each batch, about a second.
+        let most = if table == "request_block" { 100 } else { 10 };
+        assert!(rows < before + most, "{table}: {before} rows before, {rows} after");
     }
     answers
 }
