@@ -35,6 +35,7 @@
 
 pub mod accounts;
 pub mod keys;
+mod quota_walk;
 pub mod quotas;
 pub mod requests;
 pub mod sessions;

@@ -1,7 +1,7 @@
 //! Limits as a node keeps them: rates and concurrency in its own memory, quotas as leases from their authority.
 //!
 //! A node never asks "may I?" per request. It leases units, debited at the authority before use, and spends them from
-//! memory. `ledger` is the authority's rule (and specification), `bucket` the rate's; `entry` is what a request spends from, on a word (`left`) of the
+//! memory. `ledger` is the authority's rule (and specification) over the numbers of a `window`, `bucket` the rate's; `entry` is what a request spends from, on a word (`left`) of the
 //! `table` (`slot` says what is where) that outlives the process; `counter` joins them per counter, `driver` talks to the authority. At the start
 //! `forfeit` compares the table with the records of a dead life, `inherit` with what the authority has open.
 
@@ -17,6 +17,7 @@ pub(crate) mod ledger;
 mod left;
 mod slot;
 mod table;
+mod window;
 
 pub(crate) use bucket::{RateBucket, RateSpec, RateTaken};
 pub(crate) use counter::{Booking, Counter, CounterState, Counters, QuotaCounter, QuotaTerms, Return};

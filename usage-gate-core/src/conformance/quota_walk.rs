@@ -1,0 +1,194 @@
+//! Random calls to a [`QuotaStore`], beside the ledger.
+
+use super::quotas::{calendar, counter, next_life, node};
+use crate::clock::ManualClock;
+use crate::model::{KeyId, Per};
+use crate::store::{
+    CounterId, LeaseAnswer, LeaseCall, LeaseId, LeaseReport, LeaseRequest, MemoryStore, NodeIdentity, QuotaStore,
+    Subject, WindowQuery,
+};
+
+/// A few thousand random calls go to the store and to the ledger; every answer has to be the same. The store is empty and reads `clock`.
+///
+/// `USAGE_GATE_TEST_SEED` repeats a run: a failure says which seed it had.
+pub async fn agrees_with_the_ledger<S: QuotaStore>(store: &S, clock: &ManualClock) {
+    let seed = seed();
+    let reference = MemoryStore::new(clock.clock());
+    let mut walk = Walk::new(seed);
+    let started = clock.clock().wall();
+    for step in 0..3_000 {
+        let at = format!("step {step}, USAGE_GATE_TEST_SEED={seed}");
+        match walk.below(100) {
+            0..=2 => {
+                let node = walk.register();
+                let expected = reference.register(&node).await.expect("memory does not fail");
+                assert_eq!(store.register(&node).await.expect("the store is there"), expected, "{at}");
+            }
+            3..=5 => clock.advance_millis(600_000),
+            6 => {
+                // Now and then the clock of a machine is set back, and now and then months pass.
+                let days = i64::try_from(walk.below(1_000)).expect("a few");
+                clock.set_wall(started.plus_micros(days * 86_400_000_000));
+            }
+            7..=9 => {
+                let template = walk.query();
+                let expected = reference.subjects(&template, 5).await.expect("memory does not fail");
+                assert_eq!(store.subjects(&template, 5).await.expect("the store is there"), expected, "{at}");
+            }
+            _ => {
+                let call = walk.call();
+                let expected = reference.lease(&call).await;
+                let answer = store.lease(&call).await;
+                match (&answer, &expected) {
+                    (Ok(answer), Ok(expected)) => assert_eq!(answer, expected, "{at}: {call:?}"),
+                    (Err(error), Err(expected)) => assert_eq!(error.kind(), expected.kind(), "{at}"),
+                    _ => assert_eq!(format!("{answer:?}"), format!("{expected:?}"), "{at}: {call:?}"),
+                }
+                if let Ok(answer) = answer {
+                    walk.learn(&answer);
+                }
+            }
+        }
+        reference.check_ledger();
+        let queries: Vec<_> = (0..COUNTERS).map(|at| walk.query_of(at)).collect();
+        let expected = reference.windows(&queries).await.expect("memory does not fail");
+        assert_eq!(store.windows(&queries).await.expect("the store is there"), expected, "{at}");
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a failed run is repeated by its seed, which only the environment can carry"
+)]
+fn seed() -> u64 {
+    let random = || u64::try_from(uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX)).unwrap_or(1);
+    std::env::var("USAGE_GATE_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(random)
+}
+
+const COUNTERS: usize = 5;
+
+/// What random nodes do: mostly sensible, now and then not.
+#[derive(Debug)]
+struct Walk {
+    state: u64,
+    counters: Vec<CounterId>,
+    /// The latest life of each node.
+    nodes: Vec<NodeIdentity>,
+    former: Vec<NodeIdentity>,
+    leases: Vec<LeaseId>,
+    calls: Vec<LeaseCall>,
+    version: u32,
+    caps: Vec<u64>,
+}
+
+impl Walk {
+    fn new(seed: u64) -> Self {
+        let base = counter();
+        let counters = vec![
+            base.clone(),
+            CounterId { subject: Subject::User(None), ..base.clone() },
+            CounterId { subject: Subject::Key(KeyId::generate()), ..base.clone() },
+            CounterId { per: Per::Day, ..base.clone() },
+            CounterId { per: Per::Hour, ..base },
+        ];
+        let nodes = ["a", "b", "c"].map(node).to_vec();
+        let caps = vec![100; COUNTERS];
+        Self { state: seed, counters, nodes, former: vec![], leases: vec![], calls: vec![], version: 1, caps }
+    }
+
+    /// SplitMix64.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn index(&mut self, length: usize) -> usize {
+        let bound = u64::try_from(length.max(1)).unwrap_or(1);
+        usize::try_from(self.below(bound)).unwrap_or(0)
+    }
+
+    fn register(&mut self) -> NodeIdentity {
+        let at = self.index(self.nodes.len());
+        if self.below(3) > 0 {
+            let fresh = if self.below(2) == 0 { next_life(&self.nodes[at]) } else { node(&self.nodes[at].node) };
+            let former = std::mem::replace(&mut self.nodes[at], fresh);
+            self.former.push(former);
+        }
+        self.nodes[at].clone()
+    }
+
+    fn query_of(&self, at: usize) -> WindowQuery {
+        WindowQuery { counter: self.counters[at].clone(), calendar: calendar(), cap: self.caps[at] }
+    }
+
+    fn query(&mut self) -> WindowQuery {
+        let at = self.index(COUNTERS);
+        self.query_of(at)
+    }
+
+    fn reports(&mut self) -> Vec<LeaseReport> {
+        let count = self.below(3);
+        (0..count)
+            .map(|_| {
+                let known = !self.leases.is_empty() && self.below(10) > 0;
+                let recent = self.leases.len().saturating_sub(12);
+                let at = if self.below(4) > 0 {
+                    recent + self.index(self.leases.len() - recent)
+                } else {
+                    self.index(self.leases.len())
+                };
+                let lease = if known { self.leases[at] } else { LeaseId::generate() };
+                LeaseReport { lease, used: if self.below(50) == 0 { self.next() } else { self.below(40) } }
+            })
+            .collect()
+    }
+
+    fn request(&mut self) -> LeaseRequest {
+        let at = self.index(COUNTERS);
+        if self.below(25) == 0 {
+            self.version += 1;
+            self.caps[at] = self.below(200);
+        }
+        let older = u32::from(self.below(10) == 0);
+        LeaseRequest {
+            lease: LeaseId::generate(),
+            counter: self.counters[at].clone(),
+            calendar: calendar(),
+            cap: if older == 1 { 1_000 } else { self.caps[at] },
+            cap_version: self.version - older.min(self.version),
+            want: self.below(40),
+            beyond_cap: self.below(15) == 0,
+        }
+    }
+
+    fn call(&mut self) -> LeaseCall {
+        if !self.calls.is_empty() && self.below(8) == 0 {
+            let at = self.index(self.calls.len());
+            return self.calls[at].clone();
+        }
+        let at = self.index(self.nodes.len());
+        let mut node = self.nodes[at].clone();
+        if !self.former.is_empty() && self.below(20) == 0 {
+            let at = self.index(self.former.len());
+            node = self.former[at].clone();
+        }
+        let (reports, returns) = (self.reports(), self.reports());
+        let count = self.below(4);
+        let mut requests: Vec<_> = (0..count).map(|_| self.request()).collect();
+        requests.sort_by(|one, other| one.counter.cmp(&other.counter));
+        let call = LeaseCall { node, reports, returns, requests };
+        self.calls.push(call.clone());
+        call
+    }
+
+    fn learn(&mut self, answer: &LeaseAnswer) {
+        self.leases.extend(answer.grants.iter().filter(|grant| grant.units > 0).map(|grant| grant.lease));
+    }
+}
