@@ -26,7 +26,7 @@ const MOST_DIFFERENCES: usize = 1_000;
 pub struct UnderWay {
     /// Units that the ledger may know as used and no record of which was taken in yet: of requests in flight, and of records not shipped.
     pub not_recorded: u64,
-    /// Units that records may have and the ledger not yet: spent of open leases and not reported.
+    /// Units that records may have and the ledger not yet: spent of open leases and not reported. Of debts the audit says it ([`CounterAudit::owed`]).
     pub not_reported: u64,
 }
 
@@ -311,6 +311,8 @@ fn compare_counters(
     let mut reports = Vec::new();
     for counter in counters {
         let UnderWay { not_recorded, not_reported } = under_way(counter);
+        // A debt comes to the ledger by its own way: a record of it may be there first.
+        let not_reported = not_reported.saturating_add(counter.owed);
         let written_off = counter.written_off;
         if not_recorded > 0 || not_reported > 0 || written_off > 0 {
             let counter = counter.counter.clone();

@@ -385,7 +385,8 @@ async fn a_second_node_is_no_reason_to_refuse() {
         want: 1,
         beyond_cap: false,
     };
-    let call = LeaseCall { node: other, reports: Vec::new(), returns: Vec::new(), requests: vec![request] };
+    let call =
+        LeaseCall { node: other, reports: Vec::new(), returns: Vec::new(), debts: Vec::new(), requests: vec![request] };
     stage.store.lease(&call).await.unwrap();
     let _held = stage.admit_many(39).await;
     assert_eq!(stage.admit().await.err(), Some(Code::QuotaExceeded));

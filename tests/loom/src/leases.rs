@@ -43,3 +43,44 @@ fn a_number_that_is_read_before_the_mark_is_caught() {
         units
     });
 }
+
+#[test]
+fn a3_no_more_is_credited_than_was_spent() {
+    loom::model(|| {
+        let word = Arc::new(Word::default());
+        Left(&word).begin(2);
+        let of = |word: &Arc<Word>, change: fn(Left<'_>) -> i64| {
+            let word = Arc::clone(word);
+            loom::thread::spawn(move || change(Left(&word)))
+        };
+        let spender = of(&word, |left| i64::from(left.spend(1)));
+        // Units of a lease that has ended are given back on this one.
+        let credited = of(&word, |left| left.credit(2, 2));
+        let left = Left(&word).begin_return();
+        let (spent, credited) = (spender.join().unwrap(), credited.join().unwrap());
+        assert!(credited <= spent);
+        assert_eq!(spent - credited, 2 - left, "A2");
+    });
+}
+
+#[test]
+fn b9_what_is_told_of_a_debt_is_what_was_spent_on_it() {
+    loom::model(|| {
+        let word = Arc::new(Word::default());
+        Left(&word).begin(0);
+        let request = |takes: i64, gives: i64| {
+            let word = Arc::clone(&word);
+            loom::thread::spawn(move || {
+                let left = Left(&word);
+                // What is told already takes no more: another debt does.
+                if !left.adjust(-takes) {
+                    return 0;
+                }
+                if left.adjust(gives) { takes - gives } else { takes }
+            })
+        };
+        let (one, two) = (request(3, 3), request(2, 1));
+        let told = -Left(&word).begin_return();
+        assert_eq!(one.join().unwrap() + two.join().unwrap(), told);
+    });
+}

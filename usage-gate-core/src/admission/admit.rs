@@ -14,7 +14,7 @@ use super::caller::{Applied, CompiledLimit};
 use super::{Caller, Code, Head, Refusal, Standing};
 use crate::clock::Monotonic;
 use crate::gate::{GateCore, Recording, WhenFull};
-use crate::lease::{Booking, Counter, CounterState, LeaseEntry, RateTaken};
+use crate::lease::{Booking, Counter, CounterState, Debtor, LeaseEntry, RateTaken};
 use crate::model::{Environment, RequestId, Timestamp, WhenExceeded};
 use crate::routes::RouteIndex;
 use crate::seat::{Seat, SeatContents};
@@ -69,17 +69,17 @@ pub(crate) enum TakenWhat {
 pub(crate) enum Held {
     /// On the lease that they were taken of.
     Lease(Arc<LeaseEntry>),
-    /// Without one that had as many: on a lease that is in debt now (the lower half of its id), or as a debt that the next begins with (0).
-    Owed(u64),
-    /// Nowhere: their period is over.
+    /// Without one that had as many: on a lease that is in debt now, or as a debt of which the authority is told.
+    Owed(Arc<LeaseEntry>),
+    /// Nowhere: there was no room to note them.
     Nowhere,
 }
 
 impl Held {
     pub(crate) const fn entry(&self) -> Option<&Arc<LeaseEntry>> {
         match self {
-            Self::Lease(entry) => Some(entry),
-            Self::Owed(_) | Self::Nowhere => None,
+            Self::Lease(entry) | Self::Owed(entry) => Some(entry),
+            Self::Nowhere => None,
         }
     }
 
@@ -87,8 +87,7 @@ impl Held {
     pub(crate) fn booking(&self, held: u64) -> Booking {
         let used = i64::try_from(held).unwrap_or(i64::MAX);
         match self {
-            Self::Lease(entry) => Booking { lease: entry.tag(), used },
-            Self::Owed(lease) => Booking { lease: *lease, used },
+            Self::Lease(entry) | Self::Owed(entry) => Booking { lease: entry.tag(), used },
             Self::Nowhere => Booking::NOTHING,
         }
     }
@@ -266,13 +265,19 @@ impl GateCore {
                     }
                     Held::Lease(entry)
                 } else {
-                    let booking = quota.adjust(None, -signed, || self.period_of(compiled, quota, now));
+                    let period = self.period_of(compiled, quota, now);
+                    let owed = period.and_then(|period| quota.owe(signed, period, &self.debtor(counter, now)));
                     self.queue.ask_for(counter);
-                    if booking == Booking::NOTHING { Held::Nowhere } else { Held::Owed(booking.lease) }
+                    owed.map_or(Held::Nowhere, Held::Owed)
                 };
                 Some(TakenWhat::Quota(held, units))
             }
         }
+    }
+
+    /// Where a debt is noted.
+    pub(super) fn debtor<'a>(&'a self, counter: &'a Counter, now: Monotonic) -> Debtor<'a> {
+        Debtor { counter: &counter.id, table: &self.leases.table, now }
     }
 
     fn undo(&self, caller: &Arc<Caller>, taken: TakenUnits, rates: &RatesTaken, client: Option<IpAddr>) {
@@ -282,11 +287,9 @@ impl GateCore {
             match (&counter.state, one.what) {
                 (CounterState::Open(open), TakenWhat::Slot) => free_slot(open),
                 (CounterState::Quota(quota), TakenWhat::Quota(held, units)) => {
-                    let period = || {
-                        let compiled = caller.plan.limits.get(one.at)?;
-                        self.period_of(compiled, quota, self.clock.monotonic())
-                    };
-                    quota.adjust(held.entry(), i64::try_from(units).unwrap_or(i64::MAX), period);
+                    if let Some(entry) = held.entry() {
+                        quota.give_back(entry, i64::try_from(units).unwrap_or(i64::MAX));
+                    }
                 }
                 _ => {}
             }

@@ -159,7 +159,8 @@ impl Admitted {
                     let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
                     let began = self.started;
                     let period = || self.gate.period_of(compiled, quota, began);
-                    let booked = quota.adjust(source.entry(), signed(*held).saturating_sub(signed(owed)), period);
+                    let difference = signed(*held).saturating_sub(signed(owed));
+                    let booked = quota.adjust(source.entry(), difference, period, &self.gate.debtor(counter, now));
                     let of = source.entry().map(|entry| entry.period).or_else(period);
                     book(&mut uses, counter.tag, of.map_or(self.at, |period| period.start), booked);
                     if owed > *held && quota.runs_low() {

@@ -25,8 +25,8 @@
 //! | `quota_store_tests` | [`QuotaStore`](crate::store::QuotaStore) |
 //! | `usage_store_tests` | [`UsageSink`](crate::store::UsageSink) and [`UsageReader`](crate::store::UsageReader) |
 //!
-//! A store that takes a [`Clock`](crate::clock::Clock) calls [`quotas::agrees_with_the_ledger`] as well, and
-//! [`quotas::a4_a_lease_of_an_ended_period_counts_in_its_own`].
+//! A store that takes a [`Clock`](crate::clock::Clock) calls [`quotas::agrees_with_the_ledger`] as well,
+//! [`quotas::a4_a_lease_of_an_ended_period_counts_in_its_own`] and [`quotas::a4_a_debt_of_an_ended_period_counts_in_its_own`].
 
 #![expect(
     clippy::missing_panics_doc,

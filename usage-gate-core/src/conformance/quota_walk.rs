@@ -1,11 +1,11 @@
 //! Random calls to a [`QuotaStore`], beside the ledger.
 
 use super::quotas::{calendar, counter, next_life, node};
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::model::{KeyId, Per};
 use crate::store::{
-    CounterId, LeaseAnswer, LeaseCall, LeaseId, LeaseReport, LeaseRequest, MemoryStore, NodeIdentity, QuotaStore,
-    Subject, WindowQuery,
+    CounterId, LeaseAnswer, LeaseCall, LeaseDebt, LeaseId, LeaseReport, LeaseRequest, MemoryStore, NodeIdentity,
+    QuotaStore, Subject, WindowQuery,
 };
 
 /// A few thousand random calls go to the store and to the ledger; every answer has to be the same. The store is empty and reads `clock`.
@@ -14,7 +14,7 @@ use crate::store::{
 pub async fn agrees_with_the_ledger<S: QuotaStore>(store: &S, clock: &ManualClock) {
     let seed = seed();
     let reference = MemoryStore::new(clock.clock());
-    let mut walk = Walk::new(seed);
+    let mut walk = Walk::new(seed, clock.clock());
     let started = clock.clock().wall();
     for step in 0..3_000 {
         let at = format!("step {step}, USAGE_GATE_TEST_SEED={seed}");
@@ -76,13 +76,15 @@ struct Walk {
     nodes: Vec<NodeIdentity>,
     former: Vec<NodeIdentity>,
     leases: Vec<LeaseId>,
+    debts: Vec<LeaseDebt>,
     calls: Vec<LeaseCall>,
+    clock: Clock,
     version: u32,
     caps: Vec<u64>,
 }
 
 impl Walk {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, clock: Clock) -> Self {
         let base = counter();
         let counters = vec![
             base.clone(),
@@ -93,7 +95,8 @@ impl Walk {
         ];
         let nodes = ["a", "b", "c"].map(node).to_vec();
         let caps = vec![100; COUNTERS];
-        Self { state: seed, counters, nodes, former: vec![], leases: vec![], calls: vec![], version: 1, caps }
+        let (former, leases, debts, calls) = (vec![], vec![], vec![], vec![]);
+        Self { state: seed, counters, nodes, former, leases, debts, calls, clock, version: 1, caps }
     }
 
     /// SplitMix64.
@@ -150,6 +153,34 @@ impl Walk {
             .collect()
     }
 
+    /// Of this period and some others, new ones and such that were told before.
+    fn debts(&mut self) -> Vec<LeaseDebt> {
+        let count = self.below(4).saturating_sub(1);
+        (0..count)
+            .map(|_| {
+                if !self.debts.is_empty() && self.below(3) == 0 {
+                    let at = self.index(self.debts.len());
+                    let used = if self.below(2) == 0 { self.debts[at].used } else { self.below(40) };
+                    return LeaseDebt { used, ..self.debts[at].clone() };
+                }
+                let at = self.index(COUNTERS);
+                let days = i64::try_from(self.below(450)).expect("a few");
+                let ago = if self.below(4) == 0 { days * 86_400_000_000 } else { 0 };
+                let counter = self.counters[at].clone();
+                let debt = LeaseDebt {
+                    lease: LeaseId::generate_debt(),
+                    period: calendar().period(counter.per, self.clock.wall().plus_micros(-ago)),
+                    counter,
+                    cap: self.caps[at],
+                    cap_version: if self.below(2) == 0 { 0 } else { self.version },
+                    used: if self.below(50) == 0 { self.next() } else { self.below(20) },
+                };
+                self.debts.push(debt.clone());
+                debt
+            })
+            .collect()
+    }
+
     fn request(&mut self) -> LeaseRequest {
         let at = self.index(COUNTERS);
         if self.below(25) == 0 {
@@ -183,7 +214,8 @@ impl Walk {
         let count = self.below(4);
         let mut requests: Vec<_> = (0..count).map(|_| self.request()).collect();
         requests.sort_by(|one, other| one.counter.cmp(&other.counter));
-        let call = LeaseCall { node, reports, returns, requests };
+        let debts = self.debts();
+        let call = LeaseCall { node, reports, returns, debts, requests };
         self.calls.push(call.clone());
         call
     }

@@ -2,10 +2,10 @@
 
 use crate::clock::ManualClock;
 use crate::model::{KeyId, Per, StreamId, TenantId, UserId};
-use crate::period::{AnchorDay, Calendar, Zone};
+use crate::period::{AnchorDay, Calendar, Period, Zone};
 use crate::store::{
-    CounterId, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, OpenLease,
-    QuotaStore, StoreErrorKind, Subject, TableId, WindowQuery, WindowState,
+    CounterId, LeaseAnswer, LeaseCall, LeaseDebt, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, NodeIdentity,
+    OpenLease, QuotaStore, StoreErrorKind, Subject, TableId, WindowQuery, WindowState,
 };
 
 pub use super::quota_walk::agrees_with_the_ledger;
@@ -20,6 +20,11 @@ macro_rules! quota_store_tests {
             a1_a_lowered_cap_keeps_the_use_and_stops_grants
             a1_an_older_plan_version_changes_no_cap
             a1_a_debt_is_booked_cap_or_no_cap
+            a1_what_was_spent_without_a_lease_is_booked_whatever_the_cap
+            a2_a_debt_is_booked_once_by_its_lease
+            a_debt_makes_its_window_and_a_request_says_the_cap
+            debts_are_booked_before_what_is_asked_in_the_same_call
+            a_debt_of_a_former_life_is_told_by_the_next
             beyond_the_cap_the_whole_wish_is_granted
             a2_what_was_not_used_goes_back
             reports_show_use_and_never_go_back
@@ -76,7 +81,7 @@ fn request(counter: &CounterId, want: u64) -> LeaseRequest {
 }
 
 fn call(node: &NodeIdentity) -> LeaseCall {
-    LeaseCall { node: node.clone(), reports: Vec::new(), returns: Vec::new(), requests: Vec::new() }
+    LeaseCall { node: node.clone(), reports: Vec::new(), returns: Vec::new(), debts: Vec::new(), requests: Vec::new() }
 }
 
 async fn ask<S: QuotaStore>(store: &S, node: &NodeIdentity, request: LeaseRequest) -> LeaseGrant {
@@ -146,6 +151,93 @@ pub async fn a1_a_debt_is_booked_cap_or_no_cap<S: QuotaStore>(store: &S) {
     let window = window(store, &counter).await;
     assert_eq!((window.granted, window.used), (130, 130));
     assert_eq!(ask(store, &node, request(&counter, 1)).await.units, 0);
+}
+
+fn debt(counter: &CounterId, period: Period, used: u64) -> LeaseDebt {
+    let (lease, counter) = (LeaseId::generate_debt(), counter.clone());
+    LeaseDebt { lease, counter, period, cap: 100, cap_version: 1, used }
+}
+
+async fn tell<S: QuotaStore>(store: &S, node: &NodeIdentity, debts: &[LeaseDebt]) {
+    store.lease(&LeaseCall { debts: debts.to_vec(), ..call(node) }).await.expect("the store is there");
+}
+
+/// It is true too.
+pub async fn a1_what_was_spent_without_a_lease_is_booked_whatever_the_cap<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let grant = ask(store, &node, request(&counter, 90)).await;
+    tell(store, &node, &[debt(&counter, grant.window.period, 30)]).await;
+    let state = window(store, &counter).await;
+    assert_eq!((state.cap, state.granted, state.used), (100, 120, 30));
+    assert_eq!(ask(store, &node, request(&counter, 1)).await.units, 0);
+    give_back(store, &node, grant.lease, 50).await;
+    assert_eq!(window(store, &counter).await.granted, 80, "what is given back of a lease is nothing of the debt");
+    assert_eq!(ask(store, &node, request(&counter, 50)).await.units, 20);
+}
+
+/// Repeated, told again by another life, or with another number.
+pub async fn a2_a_debt_is_booked_once_by_its_lease<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let period = window(store, &counter).await.period;
+    let (one, other) = (debt(&counter, period, 7), debt(&counter, period, 2));
+    for (used, expected) in [(7, 7), (7, 7), (4, 7), (9, 9), (0, 9)] {
+        tell(store, &node, &[LeaseDebt { used, ..one.clone() }]).await;
+        let state = window(store, &counter).await;
+        assert_eq!((state.granted, state.used), (expected, expected));
+    }
+    let later = next_life(&node);
+    store.register(&later).await.expect("the store is there");
+    tell(store, &later, &[one.clone(), other.clone(), other]).await;
+    assert_eq!(window(store, &counter).await.granted, 11);
+    // It is closed: nothing goes back of it, and it is open for nobody.
+    give_back(store, &later, one.lease, 0).await;
+    assert_eq!(window(store, &counter).await.granted, 11);
+    assert_eq!(store.register(&later).await.expect("the store is there"), []);
+}
+
+/// Of the next life of a node, which knows nothing of plans yet.
+pub async fn a_debt_makes_its_window_and_a_request_says_the_cap<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let period = window(store, &counter).await.period;
+    tell(store, &node, &[LeaseDebt { cap: 20, cap_version: 0, ..debt(&counter, period, 30) }]).await;
+    let state = window(store, &counter).await;
+    assert_eq!((state.cap, state.granted, state.used), (20, 30, 30));
+    let known = LeaseRequest { cap_version: 0, ..request(&counter, 100) };
+    let grant = ask(store, &node, known).await;
+    assert_eq!((grant.units, grant.window.cap, grant.window.granted), (70, 100, 100));
+    // A window that is there keeps its cap.
+    tell(store, &node, &[LeaseDebt { cap: 500, cap_version: 9, ..debt(&counter, period, 1) }]).await;
+    assert_eq!(window(store, &counter).await.cap, 100);
+}
+
+/// So that no more is granted than is left.
+pub async fn debts_are_booked_before_what_is_asked_in_the_same_call<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let first = ask(store, &node, request(&counter, 50)).await;
+    let call = LeaseCall {
+        returns: vec![LeaseReport { lease: first.lease, used: 10 }],
+        debts: vec![debt(&counter, first.window.period, 25)],
+        requests: vec![request(&counter, 100)],
+        ..call(&node)
+    };
+    for _ in 0..2 {
+        let answer = store.lease(&call).await.expect("the store is there");
+        let grant = answer.grants[0];
+        assert_eq!((grant.units, grant.window.granted, grant.window.used), (65, 100, 35));
+    }
+}
+
+/// Its own call comes too late.
+pub async fn a_debt_of_a_former_life_is_told_by_the_next<S: QuotaStore>(store: &S) {
+    let (former, counter) = (registered(store, "a").await, counter());
+    let debt = debt(&counter, window(store, &counter).await.period, 5);
+    let later = next_life(&former);
+    store.register(&later).await.expect("the store is there");
+    let late = LeaseCall { debts: vec![debt.clone()], ..call(&former) };
+    let error = store.lease(&late).await.expect_err("a later life has registered");
+    assert_eq!((error.kind(), window(store, &counter).await.granted), (StoreErrorKind::Superseded, 0));
+    tell(store, &later, &[debt]).await;
+    assert_eq!(window(store, &counter).await.granted, 5);
 }
 
 /// `when_exceeded = "allow"`.
@@ -380,4 +472,22 @@ pub async fn a4_a_lease_of_an_ended_period_counts_in_its_own<S: QuotaStore>(stor
     assert_eq!(window(store, &counter).await.granted, 100);
     clock.set_wall(old.window.period.start);
     assert_eq!(window(store, &counter).await.granted, 0);
+}
+
+/// Also where nothing was leased of it; what is too old to be kept is passed over. The store reads `clock`.
+pub async fn a4_a_debt_of_an_ended_period_counts_in_its_own<S: QuotaStore>(store: &S, clock: &ManualClock) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let old = window(store, &counter).await.period;
+    let owed = debt(&counter, old, 5);
+    clock.set_wall(old.end);
+    tell(store, &node, std::slice::from_ref(&owed)).await;
+    assert_eq!(window(store, &counter).await.granted, 0);
+    clock.set_wall(old.start);
+    let state = window(store, &counter).await;
+    assert_eq!((state.granted, state.used), (5, 5));
+    let other = CounterId { limit: "other".into(), ..counter };
+    clock.set_wall(old.end.plus_micros(401 * 86_400_000_000));
+    tell(store, &node, &[debt(&other, old, 5)]).await;
+    clock.set_wall(old.start);
+    assert_eq!(window(store, &other).await.granted, 0);
 }

@@ -7,6 +7,8 @@ mod rollup;
 
 pub(crate) use digest::Chain;
 pub(crate) use driver::{Shipper, Turn};
+#[cfg(feature = "sqlite")]
+pub(crate) use rollup::debt_use;
 pub(crate) use rollup::{quota_use, rollup, totals};
 
 #[cfg(test)]

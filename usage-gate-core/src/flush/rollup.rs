@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+#[cfg(feature = "sqlite")]
+use crate::lease::ledger::DebtKey;
 use crate::model::{Environment, KeyId, MeterIndex, TenantId, Timestamp, UserId};
 use crate::store::{AuditKey, Batch, CounterTag, Outcome, RollupDelta, RollupKey, UnitTotals, UsageRecord};
 
@@ -150,4 +152,20 @@ pub(crate) fn quota_use(batch: &Batch) -> BTreeMap<(CounterTag, Timestamp), (Ten
         }
     }
     sums.into_iter().collect()
+}
+
+/// What of that was spent without a lease, by debt.
+#[cfg(feature = "sqlite")]
+pub(crate) fn debt_use(batch: &Batch) -> BTreeMap<DebtKey, i64> {
+    let cited = batch
+        .records
+        .iter()
+        .flat_map(|record| &record.quotas)
+        .filter(|used| crate::store::LeaseId::is_debt(used.lease));
+    let mut sums = BTreeMap::<DebtKey, i64>::new();
+    for used in cited {
+        let sum = sums.entry(DebtKey { counter: used.counter, second: used.period, lease: used.lease }).or_default();
+        *sum = sum.saturating_add(used.units);
+    }
+    sums
 }

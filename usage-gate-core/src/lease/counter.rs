@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+use super::owed::{Debtor, Owed};
 use super::{LeaseEntry, RateBucket};
 use crate::clock::Monotonic;
 use crate::model::LimitKind;
@@ -74,8 +75,8 @@ pub(crate) struct QuotaCounter {
     waiting_units: AtomicU64,
     /// The most that one of those needs who have come since the driver last looked.
     needed: AtomicU64,
-    /// Cost that became known when no lease of its period was open; the next one begins with it.
-    debt: Mutex<Option<Debt>>,
+    /// What was spent when no lease of its period was open.
+    owed: Owed,
     /// Size of the next wish, and when it was last granted.
     want: AtomicU64,
     granted_at: AtomicU64,
@@ -109,7 +110,7 @@ pub(crate) enum Return {
     All,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every critical section here leaves the value whole, so a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -125,7 +126,7 @@ impl QuotaCounter {
             beyond: AtomicU64::new(0),
             waiting_units: AtomicU64::new(0),
             needed: AtomicU64::new(0),
-            debt: Mutex::new(None),
+            owed: Owed::default(),
             want: AtomicU64::new(LEAST_WANT),
             granted_at: AtomicU64::new(0),
             queued: AtomicBool::new(false),
@@ -178,36 +179,48 @@ impl QuotaCounter {
         from: Option<&Arc<LeaseEntry>>,
         units: i64,
         period: impl FnOnce() -> Option<Period>,
+        debtor: &Debtor<'_>,
     ) -> Booking {
-        let booked_on = |entry: &LeaseEntry| Booking { lease: entry.tag(), used: units.saturating_neg() };
-        if units == 0 {
-            return Booking::NOTHING;
+        if units >= 0 {
+            // What was taken nowhere is given back nowhere.
+            return from.filter(|_| units > 0).map_or(Booking::NOTHING, |from| self.give_back(from, units));
         }
-        if let Some(entry) = from
-            && entry.adjust(units)
-        {
-            return booked_on(entry);
+        let booked = |entry: &Arc<LeaseEntry>| Booking { lease: entry.tag(), used: units.saturating_neg() };
+        if let Some(entry) = from.filter(|entry| entry.adjust(units)) {
+            return booked(entry);
         }
-        let Some(period) = from.map(|entry| entry.period).or_else(period) else { return Booking::NOTHING };
-        if let Some(entry) = self.leases.load().iter().find(|entry| entry.period == period && entry.adjust(units)) {
-            return booked_on(entry);
+        let period = from.map(|entry| entry.period).or_else(period);
+        let owed = period.and_then(|period| self.owe(units.saturating_neg(), period, debtor));
+        owed.as_ref().map_or(Booking::NOTHING, booked)
+    }
+
+    /// Gives units back, to the lease that they were taken from or another of its period that has spent as many. What no lease can take is not
+    /// granted again: the ended one counts it as used.
+    pub(crate) fn give_back(&self, from: &Arc<LeaseEntry>, units: i64) -> Booking {
+        if from.adjust(units) {
+            return Booking { lease: from.tag(), used: units.saturating_neg() };
         }
-        let mut debt = lock(&self.debt);
-        let known = debt.filter(|debt| debt.period == period).map_or(0, |debt| debt.units);
-        let later = debt.is_some_and(|debt| debt.period.start > period.start);
-        if units < 0 && !later {
-            *debt = Some(Debt { period, units: known.saturating_add(units.unsigned_abs()) });
-            return Booking { lease: 0, used: units.saturating_neg() };
+        let leases = self.leases.load();
+        let credited = leases.iter().filter(|entry| entry.period == from.period).find_map(|entry| {
+            let given = entry.credit(units);
+            (given > 0).then_some(Booking { lease: entry.tag(), used: given.saturating_neg() })
+        });
+        credited.unwrap_or(Booking::NOTHING)
+    }
+
+    /// Spends units that no lease has: on one of their period that is in debt then, or as a debt that the authority is told of. `None` if
+    /// they cannot be noted anywhere, which is counted, or are none.
+    pub(crate) fn owe(&self, units: i64, period: Period, debtor: &Debtor<'_>) -> Option<Arc<LeaseEntry>> {
+        if units <= 0 {
+            return None;
         }
-        if units > 0 && from.is_none() && known > 0 {
-            // What was never leased is undone where it was noted.
-            let left = known.saturating_sub(units.unsigned_abs());
-            *debt = (left > 0).then_some(Debt { period, units: left });
-            let undone = i64::try_from(known.saturating_sub(left)).unwrap_or(i64::MAX);
-            return Booking { lease: 0, used: undone.saturating_neg() };
+        let open = self.leases.load();
+        let open = open.iter().find(|entry| entry.period == period && entry.adjust(units.saturating_neg()));
+        let owed = open.map(Arc::clone).or_else(|| self.owed.take(units, period, || self.terms(), debtor));
+        if owed.is_none() {
+            metrics::counter!("usage_gate_drift_units").increment(units.unsigned_abs());
         }
-        // Any other credit is not granted again, since no lease of its period is left: the lease that was taken from counts it as used.
-        Booking::NOTHING
+        owed
     }
 
     /// Whether a lease has just fallen below its low-water mark.
@@ -220,6 +233,7 @@ impl QuotaCounter {
     pub(crate) fn window(&self) -> Option<WindowState> {
         let last = (*lock(&self.last))?;
         let own: u64 = self.leases.load().iter().map(|entry| entry.used()).sum();
+        let own = own.saturating_add(self.owed.used(last.window.period));
         Some(WindowState { used: last.used_elsewhere.saturating_add(own), ..last.window })
     }
 
@@ -275,8 +289,7 @@ impl QuotaCounter {
             return None;
         }
         let waiting = self.waiting_units.load(Ordering::Acquire);
-        let debt = lock(&self.debt).map_or(0, |debt| debt.units);
-        let want = self.want.load(Ordering::Relaxed).max(needed).max(waiting.saturating_add(debt));
+        let want = self.want.load(Ordering::Relaxed).max(needed).max(waiting);
         Some(Asking { want, needed })
     }
 
@@ -308,6 +321,17 @@ impl QuotaCounter {
         ended
     }
 
+    /// Debts that the authority is to be told of now.
+    pub(crate) fn debts_to_tell(&self, now: Monotonic, why: Return) -> LeaseSet {
+        self.owed.to_tell(now, why)
+    }
+
+    /// All of a debt was given back: there is nothing to tell.
+    pub(crate) fn let_go(&self, debt: &Arc<LeaseEntry>) {
+        self.owed.told(std::slice::from_ref(debt));
+        debt.release();
+    }
+
     pub(crate) fn open_leases(&self) -> LeaseSet {
         self.leases.load().iter().map(Arc::clone).collect()
     }
@@ -321,7 +345,7 @@ impl QuotaCounter {
         self.idle_ticks.fetch_add(1, Ordering::Relaxed) >= IDLE_TICKS
     }
 
-    /// Takes in an answer: which leases ended, which begin, what the counter's state is.
+    /// Takes in an answer: which leases and debts ended, which lease begins, what the counter's state is.
     pub(crate) fn apply(&self, ended: &[Arc<LeaseEntry>], begun: Option<Arc<LeaseEntry>>, answer: &Answer) {
         let mut next: LeaseSet = self
             .leases
@@ -342,6 +366,7 @@ impl QuotaCounter {
         } else {
             self.close_locally(ended);
         }
+        self.owed.told(ended);
         // The leases are in place before the state says so, and before who waits is woken.
         self.leases.store(Arc::new(next));
         if let Some((wanted, granted)) = answer.request {
@@ -391,44 +416,12 @@ impl QuotaCounter {
         self.failed_at.store(now.0, Ordering::Release);
         self.answered.notify_waiters();
     }
-
-    /// Takes the debt over with which a lease of this period begins. The debt of a period that has ended is on its records, and not carried
-    /// into the next.
-    pub(crate) fn take_debt(&self, period: Period) -> u64 {
-        let mut debt = lock(&self.debt);
-        match *debt {
-            Some(known) if known.period == period => {
-                *debt = None;
-                known.units
-            }
-            Some(known) if known.period.start < period.start => {
-                *debt = None;
-                0
-            }
-            _ => 0,
-        }
-    }
-
-    /// Books the debt on an open lease of its period, before all leases go back.
-    pub(crate) fn book_debt(&self) {
-        let open = self.leases.load();
-        let mut debt = lock(&self.debt);
-        if let Some(known) = *debt
-            && open.iter().any(|entry| entry.period == known.period && entry.take_debt(known.units))
-        {
-            *debt = None;
-        }
-    }
-
-    pub(crate) fn has_debt(&self) -> bool {
-        lock(&self.debt).is_some()
-    }
 }
 
 /// Where units were booked, as a record cites them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Booking {
-    /// The lower half of the lease's id; 0 for a debt that the next lease begins with.
+    /// The lower half of the lease's id.
     pub(crate) lease: u64,
     /// How much more is used; negative for a credit.
     pub(crate) used: i64,
@@ -437,13 +430,6 @@ pub(crate) struct Booking {
 impl Booking {
     /// Nothing was booked anywhere.
     pub(crate) const NOTHING: Self = Self { lease: 0, used: 0 };
-}
-
-/// Units that were spent without a lease.
-#[derive(Debug, Clone, Copy)]
-struct Debt {
-    period: Period,
-    units: u64,
 }
 
 /// A wish for units.
@@ -551,7 +537,7 @@ impl Counters {
                 || match &counter.state {
                     CounterState::Rate(bucket) => !bucket.is_full(now),
                     CounterState::Open(open) => open.load(Ordering::Relaxed) > 0,
-                    CounterState::Quota(quota) => !quota.leases.load().is_empty() || quota.has_debt(),
+                    CounterState::Quota(quota) => !quota.leases.load().is_empty() || !quota.owed.is_empty(),
                 }
         });
     }

@@ -1,8 +1,8 @@
 //! Talks to the quota authority: many counters in one call, off the request path.
 //!
 //! Requests that find too little leased, and leases that run low, put their counter into a queue. One task takes all that is queued,
-//! makes one call of it, and wakes who waits. Once a second it reports what was spent, returns what has ended, and
-//! sends leases back that nobody uses. A call whose answer was lost is repeated as it was: the same lease ids get the same grants.
+//! makes one call of it, and wakes who waits. Once a second it reports what was spent, tells what was spent without a lease, returns what has ended,
+//! and sends leases back that nobody uses. A call whose answer was lost is repeated as it was: the same lease ids get the same grants.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,6 +79,7 @@ pub(crate) struct Pending {
 #[derive(Debug)]
 struct Part {
     counter: Arc<Counter>,
+    /// Leases that are returned, and debts.
     ended: Vec<Arc<LeaseEntry>>,
     reported: Vec<(Arc<LeaseEntry>, u64)>,
     /// Index of its request in the call, and where the lease is to be kept.
@@ -125,16 +126,15 @@ impl LeaseDriver {
         }
     }
 
-    /// Takes over what earlier lives of this node have left: `open` at the authority, `found` in the table. Returns what is not spent on, in the
-    /// first call of this life; to be called before the gate serves.
+    /// Takes over what earlier lives of this node have left: `open` at the authority, `found` in the table. Returns what is not spent on, and tells
+    /// what they owe, in the first call of this life; to be called before the gate serves.
     ///
     /// # Errors
     /// [`StoreError`] if the store does not answer: the next life does it again.
     pub(crate) async fn take_over(&self, open: &[OpenLease], found: Vec<Found>) -> Result<(), StoreError> {
         let now = self.clock.monotonic();
         let plan = inherit(open, found.iter().map(|found| &found.entry), now);
-        let call =
-            LeaseCall { node: self.node.clone(), reports: plan.reports, returns: plan.returns, requests: Vec::new() };
+        let call = LeaseCall { reports: plan.reports, returns: plan.returns, debts: plan.debts, ..self.nothing() };
         if !call.is_empty() {
             self.calls.fetch_add(1, Ordering::Relaxed);
             self.store.lease(&call).await?;
@@ -151,7 +151,14 @@ impl LeaseDriver {
             }
         }
         self.counters.inherit(left, now);
+        self.table.make_room();
         Ok(())
+    }
+
+    /// A call that says nothing yet.
+    fn nothing(&self) -> LeaseCall {
+        let (reports, returns, debts, requests) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        LeaseCall { node: self.node.clone(), reports, returns, debts, requests }
     }
 
     /// Reports what was spent, so that reads of the authority are fresh.
@@ -161,8 +168,6 @@ impl LeaseDriver {
 
     /// Gives every lease back.
     pub(crate) async fn give_back(&self) -> Result<(), StoreError> {
-        // First a lease for what was spent without one, so that it is on the authority's books.
-        self.round(Round::Tick).await?;
         self.round(Round::Drain).await
     }
 
@@ -194,8 +199,8 @@ impl LeaseDriver {
 
     fn compose(&self, counters: &[Arc<Counter>], round: Round) -> Pending {
         let now = self.clock.monotonic();
-        let mut call =
-            LeaseCall { node: self.node.clone(), reports: Vec::new(), returns: Vec::new(), requests: Vec::new() };
+        self.table.make_room();
+        let mut call = self.nothing();
         let mut sorted: Vec<&Arc<Counter>> = counters.iter().collect();
         // Sorted, so that calls of several nodes lock counters in one order.
         sorted.sort_by(|a, b| a.id.cmp(&b.id));
@@ -294,7 +299,6 @@ impl LeaseDriver {
                         // Counted from when the question left, so that the deadline is never later than the authority's.
                         deadline: sent.plus_nanos(until_end),
                         size: grant.units,
-                        debt: quota.take_debt(grant.window.period),
                     };
                     begun = Some(Arc::new(LeaseEntry::open(grant.lease, slot, &granted, sent)));
                 } else {
@@ -330,7 +334,6 @@ fn compose_part(
 ) -> Part {
     let asking = match round {
         Round::Queued => quota.begin_asking(now),
-        Round::Tick if quota.has_debt() => quota.begin_asking(now),
         Round::Tick | Round::Drain => None,
     };
     let open = quota.open_leases();
@@ -342,14 +345,19 @@ fn compose_part(
         _ if idle => Return::Idle,
         _ => Return::Over,
     };
-    if round == Round::Drain {
-        quota.book_debt();
-    }
-
     let too_small = asking.map_or(0, |asking| asking.needed);
-    let ended: Vec<Arc<LeaseEntry>> = quota.leases_to_return(now, too_small, why).into_vec();
+    let mut ended: Vec<Arc<LeaseEntry>> = quota.leases_to_return(now, too_small, why).into_vec();
     for entry in &ended {
         call.returns.push(entry.returned());
+    }
+    for debt in quota.debts_to_tell(now, why) {
+        match debt.told(&counter.id, &quota.terms()) {
+            Some(told) => {
+                call.debts.push(told);
+                ended.push(debt);
+            }
+            None => quota.let_go(&debt),
+        }
     }
     let mut reported = Vec::new();
     for entry in quota.open_leases() {
@@ -383,6 +391,6 @@ fn compose_part(
 
 impl LeaseCall {
     fn is_empty(&self) -> bool {
-        self.reports.is_empty() && self.returns.is_empty() && self.requests.is_empty()
+        self.reports.is_empty() && self.returns.is_empty() && self.debts.is_empty() && self.requests.is_empty()
     }
 }

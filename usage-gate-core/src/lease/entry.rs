@@ -2,17 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::QuotaTerms;
 use super::left::Left;
 use super::slot::{Granted, TableEntry, used_of};
 use super::table::Slot;
 use crate::clock::Monotonic;
 use crate::period::Period;
-use crate::store::{LeaseId, LeaseReport};
+use crate::store::{CounterId, LeaseDebt, LeaseId, LeaseReport};
 
 /// Units of one counter in one period, held by this node.
 ///
-/// What is [`left`](super::left) may be negative: a debt, from cost that became known late. The word is in the lease table, where a crash leaves
-/// it as it is.
+/// What is [`left`](super::left) may be negative: a debt, from cost that became known late. What is spent where there is no lease is one of size 0,
+/// that is never anything but in debt. The word is in the lease table, where a crash leaves it as it is.
 #[derive(Debug)]
 pub(crate) struct LeaseEntry {
     pub(crate) lease: LeaseId,
@@ -34,6 +35,11 @@ impl LeaseEntry {
     pub(crate) fn open(lease: LeaseId, slot: Slot, granted: &Granted, now: Monotonic) -> Self {
         slot.open(granted);
         Self::new(lease, slot, granted.period, granted.deadline, granted.size, now)
+    }
+
+    /// A debt, noted in its entry of the table. Nothing is ever left of it.
+    pub(crate) fn owe(lease: LeaseId, slot: Slot, period: Period, now: Monotonic) -> Self {
+        Self::new(lease, slot, period, Monotonic(0), 0, now)
     }
 
     /// A lease that an earlier life of this node has left. `reported` is what the authority knows of its use.
@@ -84,20 +90,21 @@ impl LeaseEntry {
         self.word().adjust(units)
     }
 
-    /// Books a debt that was spent before there was a lease; `false` if this one is being returned. For the driver, which alone returns leases.
-    pub(crate) fn take_debt(&self, units: u64) -> bool {
-        let Ok(signed) = i64::try_from(units) else { return false };
-        if self.is_returning() {
-            return false;
-        }
-        // The base first: a kill in between leaves a lease whose records have more than it counts, which recovery sets right.
-        self.slot.raise_base(units);
-        self.adjust(-signed)
+    /// Gives units back that were taken of another lease of the period, as far as this one counts as many as used. Gives how many.
+    pub(crate) fn credit(&self, units: i64) -> i64 {
+        self.word().credit(units, i64::try_from(self.size).unwrap_or(i64::MAX))
     }
 
     /// Marks it as returning and gives what was used of it; the same number every time.
     pub(crate) fn begin_return(&self) -> u64 {
         used_of(self.size, self.word().begin_return())
+    }
+
+    /// Begins the return of a debt, in the words of a call; `None` if all of it was given back.
+    pub(crate) fn told(&self, counter: &CounterId, terms: &QuotaTerms) -> Option<LeaseDebt> {
+        let used = self.begin_return();
+        let (counter, cap, cap_version) = (counter.clone(), terms.cap, terms.cap_version);
+        (used > 0).then_some(LeaseDebt { lease: self.lease, counter, period: self.period, cap, cap_version, used })
     }
 
     /// Begins its return, in the words of a call.
@@ -135,7 +142,7 @@ mod tests {
     use crate::lease::LeaseTable;
     use crate::mapped::Area;
     use crate::model::{Per, StreamId, TenantId, Timestamp};
-    use crate::store::{CounterId, Subject};
+    use crate::store::Subject;
     use std::sync::Arc;
 
     fn entry(size: u64) -> LeaseEntry {
@@ -149,7 +156,7 @@ mod tests {
         let (lease, life) = (LeaseId::generate(), StreamId::generate());
         let (table, _) = LeaseTable::open(&Area::memory(), "a", life, KernelBoot::current()).unwrap();
         let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(1_000_000) };
-        let granted = Granted { period, deadline: Monotonic(1_000), size, debt: 0 };
+        let granted = Granted { period, deadline: Monotonic(1_000), size };
         LeaseEntry::open(lease, table.ask(lease, &counter).unwrap(), &granted, Monotonic(1))
     }
 

@@ -51,7 +51,7 @@ pub(crate) fn reconcile(found: &mut [Found], cited: &HashMap<u64, i64>, dead: St
 }
 
 fn difference(entry: &TableEntry, cited: &HashMap<u64, i64>, dead: u64) -> Option<Difference> {
-    if entry.state != SlotState::Open || entry.life != dead {
+    if entry.state == SlotState::Asked || entry.life != dead {
         return None;
     }
     let recorded = cited.get(&entry.lease.tag()).copied().unwrap_or(0);
@@ -131,6 +131,8 @@ mod tests {
             returning: false,
             base,
             life: 3,
+            cap: 0,
+            cap_version: 0,
         }
     }
 
@@ -155,6 +157,16 @@ mod tests {
         check(60, 0, -3, 43);
         check(60, 0, 44, -4);
         check(60, 50, 0, -10);
+    }
+
+    #[test]
+    fn b9_what_is_owed_is_compared_as_what_is_leased() {
+        let owed = |left| TableEntry { state: SlotState::Owed, size: 0, ..entry(left, 0) };
+        let cited = HashMap::from([(7, 5)]);
+        assert_eq!(difference(&owed(-5), &cited, 3), None);
+        assert_eq!(difference(&owed(-3), &cited, 3), Some(Difference::Owed(2)));
+        let found = difference(&owed(-6), &cited, 3);
+        assert!(matches!(found, Some(Difference::Forfeited(Forfeit { units: 1, .. }))), "{found:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | --- | --- | --- |
 //! | open | OPEN | spent on; given back if it was being returned, is over, or nothing is left |
 //! | open | ASKED, or nothing | given back, but for what was reported of it: nobody ever learned of the grant |
+//! | anything | OWED | told, then freed: what the authority was told already it knows by the lease |
 //! | not open | anything | freed, never spent (A5) |
 //!
 //! After a reboot, or with a table that is damaged, there is another table id: the authority has closed everything as spent, and lists nothing.
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 
 use super::slot::{SlotState, TableEntry};
 use crate::clock::Monotonic;
-use crate::store::{LeaseId, LeaseReport, OpenLease};
+use crate::store::{LeaseDebt, LeaseId, LeaseReport, OpenLease};
 
 /// What becomes of one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(crate) struct Inheritance {
     pub(crate) returns: Vec<LeaseReport>,
     /// For the same call: what was spent of those that are spent on.
     pub(crate) reports: Vec<LeaseReport>,
+    /// For the same call: what was spent without a lease.
+    pub(crate) debts: Vec<LeaseDebt>,
 }
 
 /// Compares what the authority has open with what the table says.
@@ -45,6 +48,11 @@ pub(crate) fn inherit<'a>(
     let mut unseen: HashMap<LeaseId, &OpenLease> = open.iter().map(|open| (open.lease, open)).collect();
     let mut inheritance = Inheritance::default();
     for entry in entries {
+        if entry.state == SlotState::Owed {
+            inheritance.debts.extend(debt(entry));
+            inheritance.fates.push(Fate::Freed);
+            continue;
+        }
         let fate = match unseen.get(&entry.lease) {
             // A5: what the authority does not have open is not there, whatever is left of it here.
             None => Fate::Freed,
@@ -71,6 +79,13 @@ pub(crate) fn inherit<'a>(
     whole.sort_unstable_by_key(|report| report.lease);
     inheritance.returns.extend(whole);
     inheritance
+}
+
+/// A debt in the words of a call; `None` if all of it was given back.
+fn debt(entry: &TableEntry) -> Option<LeaseDebt> {
+    let TableEntry { lease, period, cap, cap_version, .. } = *entry;
+    let used = entry.used();
+    (used > 0).then(|| LeaseDebt { lease, counter: entry.counter.clone(), period, cap, cap_version, used })
 }
 
 #[cfg(test)]
@@ -100,6 +115,8 @@ mod tests {
             returning: false,
             base: 0,
             life: 1,
+            cap: 0,
+            cap_version: 0,
         }
     }
 
@@ -140,6 +157,19 @@ mod tests {
     fn a_grant_that_nobody_learned_of_goes_back() {
         check(Some(TableEntry { state: SlotState::Asked, ..entry() }), true, Err(Some(3)));
         check(None, true, Err(Some(3)));
+    }
+
+    #[test]
+    fn what_is_owed_is_told_whatever_the_authority_knows() {
+        let owed = TableEntry { state: SlotState::Owed, size: 0, left: -4, cap: 9, cap_version: 2, ..entry() };
+        for returning in [false, true] {
+            let got = inherit(&[], [&TableEntry { returning, ..owed.clone() }], Monotonic(50));
+            assert_eq!((got.fates, got.returns.len(), got.reports.len()), (vec![Fate::Freed], 0, 0));
+            let [debt] = &got.debts[..] else { panic!("{:?}", got.debts) };
+            assert_eq!((debt.lease, &debt.counter, debt.period), (owed.lease, &owed.counter, PERIOD));
+            assert_eq!((debt.used, debt.cap, debt.cap_version), (4, 9, 2));
+        }
+        assert_eq!(inherit(&[], [&TableEntry { left: 0, ..owed }], Monotonic(50)).debts, []);
     }
 
     #[test]

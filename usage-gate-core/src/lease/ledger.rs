@@ -8,7 +8,8 @@
 //! 1. The node's registered process life must be the caller's, else nothing happens.
 //! 2. Reports raise what is known of open leases.
 //! 3. Returns close leases: the unspent rest is given back, or a debt is booked.
-//! 4. Requests get their grants; an id that is known gets the same grant again.
+//! 4. Debts are booked: leases that were spent before anybody knew of them, and are closed at once. What is told of one is cumulative, and counts once.
+//! 5. Requests get their grants; an id that is known gets the same grant again.
 //!
 //! Invariant: nothing here closes a lease because time passed. Only its holder, or the next life of its node, ends a lease (A6).
 
@@ -17,23 +18,32 @@ use std::sync::Arc;
 
 pub(crate) use super::window::{MOST_UNITS, WindowRow, unused_window};
 use crate::model::{StreamId, Timestamp};
+use crate::period::Period;
 use crate::store::{
-    CounterId, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, OpenLease,
-    TableId, WindowQuery, WindowState,
+    CounterId, CounterTag, LeaseAnswer, LeaseCall, LeaseDebt, LeaseGrant, LeaseId, LeaseReport, LeaseRequest,
+    NodeIdentity, OpenLease, TableId, WindowQuery, WindowState,
 };
 
 /// How long a closed lease is remembered, so that a repeated call finds it: far longer than any node repeats one.
 const CLOSED_LEASE_KEPT_MICROS: i64 = 3_600 * 1_000_000;
+/// How long a debt is remembered: it is told again by the next life of a node that was killed before it knew the answer, and records of it may come late.
+/// Far longer than a node that comes back at all is away, and than records are kept where they are written.
+const DEBT_KEPT_MICROS: i64 = 30 * 86_400 * 1_000_000;
 /// How long a window is kept after its period.
 const WINDOW_KEPT_MICROS: i64 = 400 * 86_400 * 1_000_000;
 /// Rows of each kind that one call forgets at most: more than it can add, so that what is kept stays bounded.
 pub(crate) fn forgotten_at_most(call: &LeaseCall) -> usize {
-    call.requests.len().saturating_add(call.returns.len()).saturating_add(64)
+    [call.requests.len(), call.returns.len(), call.debts.len()].into_iter().fold(64, usize::saturating_add)
 }
 
 /// Closed leases that were closed before this instant are forgotten.
 pub(crate) const fn closed_leases_kept_since(now: Timestamp) -> Timestamp {
     now.plus_micros(-CLOSED_LEASE_KEPT_MICROS)
+}
+
+/// Debts that were told before this instant are forgotten.
+pub(crate) const fn debts_kept_since(now: Timestamp) -> Timestamp {
+    now.plus_micros(-DEBT_KEPT_MICROS)
 }
 
 /// Windows whose period ended before this instant are forgotten, leases and all.
@@ -45,6 +55,21 @@ pub(crate) const fn windows_kept_since(now: Timestamp) -> Timestamp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Superseded;
 
+/// A debt as records cite it, by which what is told and what is recorded of it meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DebtKey {
+    pub(crate) counter: CounterTag,
+    /// Start of the period, in whole seconds.
+    pub(crate) second: Timestamp,
+    pub(crate) lease: u64,
+}
+
+impl DebtKey {
+    pub(crate) fn of(debt: &LeaseDebt) -> Self {
+        Self { counter: debt.counter.tag(), second: debt.period.start.floor_seconds(), lease: debt.lease.tag() }
+    }
+}
+
 /// All windows, leases and nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -53,6 +78,10 @@ pub(crate) struct Ledger {
     leases: HashMap<LeaseId, Lease>,
     /// Closed leases by the instant of closing, to be forgotten in that order.
     closed: BTreeSet<(Timestamp, LeaseId)>,
+    /// What is booked of debts, and when that was told.
+    debts: HashMap<DebtKey, (u64, Timestamp)>,
+    /// Debts by the instant of telling, to be forgotten in that order.
+    told: BTreeSet<(Timestamp, DebtKey)>,
     /// Windows by their end, to be forgotten in that order.
     ends: BTreeSet<(Timestamp, CounterId, Timestamp)>,
 }
@@ -69,6 +98,13 @@ struct Window {
     row: WindowRow,
     open: BTreeSet<LeaseId>,
     closed: BTreeSet<LeaseId>,
+}
+
+impl Window {
+    fn new(period: Period, cap: u64, cap_version: u32) -> Self {
+        let row = WindowRow::new(period, cap, cap_version);
+        Self { row, open: BTreeSet::new(), closed: BTreeSet::new() }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -132,6 +168,9 @@ impl Ledger {
             if self.is_open_of(returned.lease, &node) {
                 self.close(returned.lease, returned.used.min(MOST_UNITS), now);
             }
+        }
+        for debt in &call.debts {
+            self.book(debt, now);
         }
         let mut active_nodes = 1;
         let mut granted = Vec::with_capacity(call.requests.len());
@@ -256,6 +295,27 @@ impl Ledger {
         self.closed.insert((now, id));
     }
 
+    /// Books what is not booked yet of a debt.
+    fn book(&mut self, debt: &LeaseDebt, now: Timestamp) {
+        let key = DebtKey::of(debt);
+        let known = self.debts.get(&key).copied();
+        let (booked, used) = (known.map_or(0, |(booked, _)| booked), debt.used.min(MOST_UNITS));
+        if used <= booked || debt.period.end < windows_kept_since(now) {
+            return;
+        }
+        let (start, end) = (debt.period.start, debt.period.end);
+        let window = self.windows.entry(debt.counter.clone()).or_default().entry(start).or_insert_with(|| {
+            self.ends.insert((end, debt.counter.clone(), start));
+            Window::new(debt.period, debt.cap, debt.cap_version)
+        });
+        window.row.close(0, used.saturating_sub(booked));
+        if let Some((_, told)) = known {
+            self.told.remove(&(told, key));
+        }
+        self.debts.insert(key, (used, now));
+        self.told.insert((now, key));
+    }
+
     /// Gives units, the start of the window, and how many nodes share it.
     fn grant(
         &mut self,
@@ -271,11 +331,8 @@ impl Ledger {
         let period = request.calendar.period(request.counter.per, now);
         let nodes = self.nodes_of(&request.counter, period.start, node);
         let starts = self.windows.entry(request.counter.clone()).or_default();
-        let window = starts.entry(period.start).or_insert_with(|| Window {
-            row: WindowRow::new(period, request.cap, request.cap_version),
-            open: BTreeSet::new(),
-            closed: BTreeSet::new(),
-        });
+        let new = || Window::new(period, request.cap, request.cap_version);
+        let window = starts.entry(period.start).or_insert_with(new);
         let end_before = window.row.period.end;
         window.row.refresh(request, period);
         let units = window.row.grant(request.want, request.beyond_cap, nodes);
@@ -340,6 +397,13 @@ impl Ledger {
             }
         }
         for _ in 0..most {
+            let Some((_, debt)) = self.told.first().copied().filter(|(at, _)| *at < debts_kept_since(now)) else {
+                break;
+            };
+            self.told.pop_first();
+            self.debts.remove(&debt);
+        }
+        for _ in 0..most {
             if self.ends.first().is_none_or(|(end, ..)| *end >= windows_kept_since(now)) {
                 break;
             }
@@ -389,14 +453,24 @@ mod tests {
                     beyond_cap: false,
                 })
                 .collect();
+            let debt = |_| LeaseDebt {
+                lease: LeaseId::generate_debt(),
+                counter: counter.clone(),
+                period: calendar.period(counter.per, now),
+                cap: 1_000,
+                cap_version: 1,
+                used: 1,
+            };
+            let debts = (0..100).map(debt).collect();
             let held = requests.iter().map(|request| LeaseReport { lease: request.lease, used: 1 }).collect();
             let reports = Vec::new();
-            ledger.lease(&LeaseCall { node: node.clone(), reports, returns, requests }, now).unwrap();
+            ledger.lease(&LeaseCall { node: node.clone(), reports, returns, debts, requests }, now).unwrap();
             returns = held;
             ledger.check();
         }
         assert!(ledger.leases.len() <= 300, "{} leases", ledger.leases.len());
         let windows: usize = ledger.windows.values().map(BTreeMap::len).sum();
         assert_eq!((windows, ledger.ends.len()), (402, 402));
+        assert!(ledger.debts.len() == ledger.told.len() && ledger.debts.len() <= 6_100, "{} debts", ledger.debts.len());
     }
 }

@@ -40,7 +40,17 @@ impl Left<'_> {
         self.change(|left| Some(left.saturating_add(units)))
     }
 
-    fn change(self, next: impl Fn(i64) -> Option<i64>) -> bool {
+    /// Adds units again that were taken elsewhere, as far as they were spent of a lease of this size. Gives how many.
+    pub(super) fn credit(self, units: i64, size: i64) -> i64 {
+        let mut given = 0;
+        let credited = self.change(|left| {
+            given = units.min(size.saturating_sub(left)).max(0);
+            Some(left.saturating_add(given))
+        });
+        if credited { given } else { 0 }
+    }
+
+    fn change(self, mut next: impl FnMut(i64) -> Option<i64>) -> bool {
         let mut seen = self.0.load(Ordering::Acquire);
         loop {
             let (left, returning) = parts(seen);
@@ -91,5 +101,15 @@ mod tests {
         assert_eq!(left.begin_return(), i64::MIN / 2);
         left.lower(u64::MAX);
         assert_eq!(left.read(), (i64::MIN / 2, true));
+    }
+
+    #[test]
+    fn no_more_is_credited_than_was_spent() {
+        let word = Word::default();
+        let left = Left(&word);
+        left.begin(7);
+        assert_eq!([left.credit(2, 10), left.credit(2, 10), left.credit(2, 10)], [2, 1, 0]);
+        assert_eq!(left.begin_return(), 10);
+        assert_eq!(left.credit(2, 20), 0);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A node never asks "may I?" per request. It leases units, debited at the authority before use, and spends them from
 //! memory. `ledger` is the authority's rule (and specification) over the numbers of a `window`, `bucket` the rate's; `entry` is what a request spends from, on a word (`left`) of the
-//! `table` (`slot` says what is where) that outlives the process; `counter` joins them per counter, `driver` talks to the authority. At the start
+//! `table` (`slot` says what is where) that outlives the process; `counter` joins them per counter, with what is `owed`, `driver` talks to the authority. At the start
 //! `forfeit` compares the table with the records of a dead life, `inherit` with what the authority has open.
 
 mod bucket;
@@ -15,6 +15,7 @@ mod forfeit;
 mod inherit;
 pub(crate) mod ledger;
 mod left;
+mod owed;
 mod slot;
 mod table;
 mod window;
@@ -24,6 +25,7 @@ pub(crate) use counter::{Booking, Counter, CounterState, Counters, QuotaCounter,
 pub(crate) use driver::{LeaseDriver, LeaseQueue};
 pub(crate) use entry::LeaseEntry;
 pub(crate) use forfeit::{Forfeit, reconcile};
+pub(crate) use owed::Debtor;
 pub use table::TableError;
 pub(crate) use table::{Found, LeaseTable};
 

@@ -1,11 +1,12 @@
 //! One entry of the lease table: 64 words that outlive the process.
 //!
 //! The state is stored last. An entry is ASKED before the question for its lease is sent, OPEN once the answer is in, and FREE when the
-//! authority has closed the lease and no request in flight holds units of it any more.
+//! authority has closed the lease and no request in flight holds units of it any more. Where units are spent without a lease, it is OWED: a lease
+//! of size 0 whose `left` is below 0, and which the authority is told of afterwards.
 //!
-//! `base` is what of the lease's use is not of the life named beside it: 0 for a lease that this life was granted, what an earlier life had used of
-//! one that was taken over, the debt that a lease began with. There are two pairs of them, and the state says which one holds, so
-//! that a kill between two stores leaves one that belongs together.
+//! `base` is what of the lease's use is not of the life named beside it: 0 for a lease that this life was granted or owes, what an earlier life had
+//! used of one that was taken over. There are two pairs of them, and the state says which one holds, so that a kill between two stores leaves
+//! one that belongs together.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -30,6 +31,9 @@ const SIZE: usize = 9;
 const START: usize = 10;
 const END: usize = 11;
 const DEADLINE: usize = 12;
+/// With which a window is made for a debt.
+const CAP: usize = 18;
+const CAP_VERSION: usize = 19;
 /// Two pairs of base and life.
 const BASES: [usize; 2] = [14, 16];
 const LIMIT: usize = 24;
@@ -39,6 +43,7 @@ const MOST_NAME: usize = 64;
 
 const ASKED: u64 = 1;
 const OPEN: u64 = 2;
+const OWED: u64 = 3;
 const KIND_OF_STATE: u64 = 0xff;
 /// Which pair of base and life holds.
 const SECOND_BASE: u64 = 1 << 8;
@@ -48,6 +53,7 @@ const SECOND_BASE: u64 = 1 << 8;
 pub(crate) enum SlotState {
     Asked,
     Open,
+    Owed,
 }
 
 /// What an entry says.
@@ -66,6 +72,9 @@ pub(crate) struct TableEntry {
     pub(crate) base: u64,
     /// Lower half of the stream of the life that has spent since.
     pub(crate) life: u64,
+    /// Of the limit, where the entry is owed.
+    pub(crate) cap: u64,
+    pub(crate) cap_version: u32,
 }
 
 impl TableEntry {
@@ -85,8 +94,14 @@ pub(crate) struct Granted {
     pub(crate) period: Period,
     pub(crate) deadline: Monotonic,
     pub(crate) size: u64,
-    /// Units of it that are spent already: a debt that it takes over.
-    pub(crate) debt: u64,
+}
+
+/// What is to be known of a debt when it is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owing {
+    pub(crate) period: Period,
+    pub(crate) cap: u64,
+    pub(crate) cap_version: u32,
 }
 
 /// Where an entry is.
@@ -134,6 +149,27 @@ impl Place {
 
     /// Notes that a lease is about to be asked for; `false` if a name is too long for an entry.
     pub(super) fn ask(&self, lease: LeaseId, counter: &CounterId) -> bool {
+        let named = self.name(lease, counter);
+        if named {
+            self.store_state(ASKED);
+        }
+        named
+    }
+
+    /// Notes a debt, before anything is spent on it; `false` if a name is too long for an entry.
+    pub(super) fn owe(&self, lease: LeaseId, counter: &CounterId, owing: &Owing, life: u64) -> bool {
+        let named = self.name(lease, counter);
+        if named {
+            self.store_period(owing.period, Monotonic(0));
+            self.store(CAP, owing.cap);
+            self.store(CAP_VERSION, u64::from(owing.cap_version));
+            self.begin(0, life);
+            self.store_state(OWED);
+        }
+        named
+    }
+
+    fn name(&self, lease: LeaseId, counter: &CounterId) -> bool {
         if counter.limit.len() > MOST_NAME || counter.meter.len() > MOST_NAME {
             return false;
         }
@@ -148,21 +184,28 @@ impl Place {
                 self.store(at, bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
             }
         }
-        self.store_state(ASKED);
         true
     }
 
     /// Notes what was granted. Nothing is spent of it before.
     pub(super) fn open(&self, granted: &Granted, life: u64) {
         self.store(SIZE, granted.size);
-        self.store(START, granted.period.start.as_micros().cast_unsigned());
-        self.store(END, granted.period.end.as_micros().cast_unsigned());
-        self.store(DEADLINE, granted.deadline.0);
-        self.store(BASES[0], granted.debt);
-        self.store(BASES[0] + 1, life);
-        let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
-        self.left().begin(signed(granted.size).saturating_sub(signed(granted.debt)));
+        self.store_period(granted.period, granted.deadline);
+        self.begin(granted.size, life);
         self.store_state(OPEN);
+    }
+
+    fn store_period(&self, period: Period, deadline: Monotonic) {
+        self.store(START, period.start.as_micros().cast_unsigned());
+        self.store(END, period.end.as_micros().cast_unsigned());
+        self.store(DEADLINE, deadline.0);
+    }
+
+    /// Nothing is spent of it yet, and this life is the first to.
+    fn begin(&self, size: u64, life: u64) {
+        self.store(BASES[0], 0);
+        self.store(BASES[0] + 1, life);
+        self.left().begin(i64::try_from(size).unwrap_or(i64::MAX));
     }
 
     /// Begins the spending of another life: what was used so far is not of it.
@@ -172,13 +215,6 @@ impl Place {
         self.store(at, base);
         self.store(at + 1, life);
         self.store_state(state);
-    }
-
-    /// Says that more of the use is not of this life: a debt that is about to be booked.
-    pub(super) fn raise_base(&self, units: u64, life: u64) {
-        let at = BASES[usize::from(self.state() & SECOND_BASE != 0)];
-        let base = self.words()[at].load(Ordering::Relaxed);
-        self.rebase(base.saturating_add(units), life);
     }
 
     pub(super) fn free(&self) {
@@ -192,6 +228,7 @@ impl Place {
             0 => return Ok(None),
             ASKED => SlotState::Asked,
             OPEN => SlotState::Open,
+            OWED => SlotState::Owed,
             _ => return Err(Senseless),
         };
         let word = |at: usize| self.words()[at].load(Ordering::Relaxed);
@@ -225,6 +262,12 @@ impl Place {
             returning,
             base: word(at),
             life: word(at + 1),
+            cap: if kind == SlotState::Owed { word(CAP) } else { 0 },
+            cap_version: if kind == SlotState::Owed {
+                u32::try_from(word(CAP_VERSION)).map_err(|_| Senseless)?
+            } else {
+                0
+            },
         }))
     }
 }
@@ -282,7 +325,7 @@ mod tests {
         let asked = place.read().unwrap().unwrap();
         assert_eq!((asked.state, asked.lease, &asked.counter, asked.used()), (SlotState::Asked, lease, &counter, 0));
         let period = Period { start: Timestamp::from_micros(-7), end: Timestamp::from_micros(1 << 50) };
-        place.open(&Granted { period, deadline: Monotonic(99), size: 40, debt: 3 }, 8);
+        place.open(&Granted { period, deadline: Monotonic(99), size: 40 }, 8);
         let expected = TableEntry {
             state: SlotState::Open,
             lease,
@@ -290,20 +333,29 @@ mod tests {
             period,
             deadline: Monotonic(99),
             size: 40,
-            left: 37,
+            left: 40,
             returning: false,
-            base: 3,
+            base: 0,
             life: 8,
+            cap: 0,
+            cap_version: 0,
         };
         assert_eq!(place.read(), Ok(Some(expected.clone())));
-        place.left().lower(39);
+        place.left().lower(42);
         place.rebase(42, 9);
         let lowered = TableEntry { left: -2, base: 42, life: 9, ..expected };
         assert_eq!((place.read(), lowered.used()), (Ok(Some(lowered.clone())), 42));
         place.rebase(43, 10);
-        assert_eq!(place.read(), Ok(Some(TableEntry { base: 43, life: 10, ..lowered })));
+        assert_eq!(place.read(), Ok(Some(TableEntry { base: 43, life: 10, ..lowered.clone() })));
         place.free();
         assert_eq!(place.read(), Ok(None));
+        let debt = LeaseId::generate_debt();
+        assert!(place.owe(debt, &lowered.counter, &Owing { period, cap: 70, cap_version: 7 }, 11));
+        assert!(place.left().adjust(-5));
+        let owed = place.read().unwrap().unwrap();
+        assert_eq!((owed.state, owed.lease, owed.period, owed.used()), (SlotState::Owed, debt, period, 5));
+        assert_eq!((owed.size, owed.left, owed.base, owed.life), (0, -5, 0, 11));
+        assert_eq!((owed.cap, owed.cap_version, owed.counter), (70, 7, lowered.counter));
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! table has an id, under which the node registers at the authority. A table that cannot be trusted (after a reboot it may be older than what
 //! was spent; files are missing) is begun anew under another id, and what the authority has open for the old one counts as spent (A6).
 //!
-//! Entries lie in files of 1,024, behind a block of their own that says whose they are. Only the lease driver takes entries, off the request
-//! path; they come back when the last request that holds units of them has ended.
+//! Entries lie in files of 1,024, behind a block of their own that says whose they are. Entries for leases are taken by the lease driver, off the
+//! request path. A request takes one only for a debt, and makes no file for it: the driver keeps some free. They come back when the last request that
+//! holds units of them has ended.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 
 use super::left::Left;
-use super::slot::{Granted, Place, SLOT_WORDS, TableEntry};
+use super::slot::{Granted, Owing, Place, SLOT_WORDS, TableEntry};
 use crate::kernel::KernelBoot;
 use crate::mapped::{Area, Word, Words};
 use crate::model::StreamId;
@@ -22,6 +23,8 @@ use crate::store::{CounterId, LeaseId, TableId};
 
 /// Entries of a file.
 const ENTRIES: usize = 1_024;
+/// Entries that are kept free for debts: more than counters come to be in a round of the driver, and as many again.
+const KEPT_FREE: usize = 256;
 /// Files, at most: a million leases.
 const MOST_FILES: usize = 1_024;
 const FILE_WORDS: usize = (ENTRIES + 1) * SLOT_WORDS;
@@ -58,6 +61,9 @@ pub(crate) struct LeaseTable {
     /// Lower half of this life's stream.
     life: u64,
     files: Mutex<Files>,
+    /// Held while a file is made.
+    growing: Mutex<()>,
+    full_told: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +109,8 @@ impl LeaseTable {
             node: hash,
             life: life.tag(),
             files: Mutex::new(Files { all: files, free }),
+            growing: Mutex::default(),
+            full_told: AtomicBool::new(false),
         });
         let found = entries.into_iter().map(|(index, place, entry)| Found { slot: table.slot(index, place), entry });
         let found = found.collect();
@@ -116,35 +124,61 @@ impl LeaseTable {
 
     /// Takes an entry for a lease that is about to be asked for; `None` if there is no room, which is logged.
     pub(crate) fn ask(self: &Arc<Self>, lease: LeaseId, counter: &CounterId) -> Option<Slot> {
-        let mut files = self.files();
-        if files.free.is_empty()
-            && let Err(error) = self.grow(&mut files)
-        {
-            drop(files);
+        self.keep_free(1);
+        let slot = self.free_slot();
+        if slot.is_none() {
             metrics::counter!("usage_gate_lease_table_full_total").increment(1);
-            tracing::error!(error = &error as &dyn std::error::Error, "there is no room for another lease");
-            return None;
         }
+        let named = named(slot?, |place| place.ask(lease, counter));
+        if named.is_none() {
+            tracing::error!(%counter, "the names of a limit and its meter have at most 64 bytes: it cannot be leased");
+        }
+        named
+    }
+
+    /// Takes an entry for a debt, if one is free; without a system call.
+    pub(crate) fn owe(self: &Arc<Self>, lease: LeaseId, counter: &CounterId, owing: &Owing) -> Option<Slot> {
+        named(self.free_slot()?, |place| place.owe(lease, counter, owing, self.life))
+    }
+
+    /// Makes room for debts, ahead of them.
+    pub(crate) fn make_room(&self) {
+        self.keep_free(KEPT_FREE);
+    }
+
+    fn free_slot(self: &Arc<Self>) -> Option<Slot> {
+        let mut files = self.files();
         let index = files.free.pop()?;
         let place = Place::new(files.all.get(index / ENTRIES)?, first_word(index))?;
         drop(files);
-        let slot = self.slot(index, place);
-        if slot.place.ask(lease, counter) {
-            return Some(slot);
-        }
-        tracing::error!(%counter, "the names of a limit and its meter have at most 64 bytes: it cannot be leased");
-        slot.release();
-        None
+        Some(self.slot(index, place))
     }
 
-    /// Adds a file.
-    fn grow(&self, files: &mut MutexGuard<'_, Files>) -> io::Result<()> {
-        let number = files.all.len();
+    /// Adds a file if fewer entries than this are free. What goes wrong is logged once until it goes well.
+    fn keep_free(&self, entries: usize) {
+        let one_at_a_time = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.files().free.len() >= entries {
+            return;
+        }
+        let grown = self.grow();
+        drop(one_at_a_time);
+        let told = self.full_told.swap(grown.is_err(), Ordering::Relaxed);
+        if let Err(error) = grown
+            && !told
+        {
+            tracing::error!(error = &error as &dyn std::error::Error, "there is no room for more leases");
+        }
+    }
+
+    /// Adds a file. Who takes entries of others does not wait for it.
+    fn grow(&self) -> io::Result<()> {
+        let number = self.files().all.len();
         if number >= MOST_FILES {
             return Err(io::Error::other("the lease table has its largest size"));
         }
         let words = self.area.create(&file_name(number), FILE_WORDS)?;
         write_header(&words, self.id, self.kernel, self.node);
+        let mut files = self.files();
         // Counted once it is there: a file that is missing later is noticed, one too many is not looked at.
         if let Some(count) = files.all.first().and_then(|first| first.get(FILES)) {
             count.store(u64::try_from(number + 1).unwrap_or(0), Ordering::Release);
@@ -190,11 +224,6 @@ impl Slot {
         self.place.rebase(used, self.table.life);
     }
 
-    /// Says that more of the use is not of this life: a debt that is about to be booked, and is not cited under this lease.
-    pub(super) fn raise_base(&self, units: u64) {
-        self.place.raise_base(units, self.table.life);
-    }
-
     /// Takes units away that records say were used. Only before the lease is spent on.
     pub(crate) fn lower(&self, units: u64) {
         self.place.left().lower(units);
@@ -216,6 +245,15 @@ impl Drop for Slot {
             self.table.files().free.push(self.index);
         }
     }
+}
+
+/// The entry with what is written to it; `None`, and free again, if a name is too long.
+fn named(slot: Slot, write: impl FnOnce(&Place) -> bool) -> Option<Slot> {
+    let named = write(&slot.place);
+    if !named {
+        slot.release();
+    }
+    named.then_some(slot)
 }
 
 fn file_name(number: usize) -> String {

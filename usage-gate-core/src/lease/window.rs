@@ -91,12 +91,15 @@ impl WindowRow {
         self.close(size, size.max(reported))
     }
 
-    /// Raises what is known to what records say was used: for a database that was restored from a backup, and for debts that a node could not
-    /// tell before it was killed. `owed` is the debt of open leases, which is on their reports and not booked yet.
+    /// Raises what is known to what records say was used: for a database that was restored from a backup. `owed` is how far open leases are
+    /// overdrawn, which is on their reports and not booked yet.
+    ///
+    /// `recorded` has of each debt that was noted as a lease just what is booked of it. Such a debt is booked by its lease, once, whether its
+    /// holder tells it or a record of it is seen first ([`DebtKey`](super::ledger::DebtKey)); so it neither hides what is missing nor seems to be it.
     ///
     /// To be called when a window is first touched after a life of a node began, once that life's reports are in, or after late records of a dead
-    /// life. At any other time a record may be ahead of its report, and a debt would be counted twice; late records may still meet such a debt,
-    /// which then counts twice until the period ends: too much, never too little.
+    /// life. At any other time a record may be ahead of the report of an overdrawn lease, whose debt would be counted twice; late records may still meet
+    /// such a lease, whose debt then counts twice until the period ends: too much, never too little.
     #[cfg_attr(
         not(any(test, feature = "sqlite")),
         expect(dead_code, reason = "a ledger in memory is never older than its records")

@@ -73,6 +73,8 @@ pub struct CounterAudit {
     pub open_used: u64,
     /// What records say that was taken.
     pub recorded: i64,
+    /// Of that, what was spent without a lease and the ledger was not told of yet.
+    pub owed: u64,
     /// What was taken before records said so: by a program without a journal.
     pub unrecorded: u64,
     /// What is counted as used though nobody said so, because the leases' holder had lost its table: records have of it what was used.
@@ -97,6 +99,7 @@ impl CounterAudit {
             open_size: 0,
             open_used: 0,
             recorded,
+            owed: 0,
             unrecorded: 0,
             written_off: 0,
         }

@@ -34,8 +34,8 @@ pub use error::{StoreError, StoreErrorKind};
 pub use keys::{Changed, Changes, FeedPosition, KeyStore, LastUse, ResolvedKey};
 pub use memory::MemoryStore;
 pub use quotas::{
-    CounterId, Durability, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest, NodeIdentity,
-    OpenLease, QuotaPromises, QuotaStore, Subject, TableId, WindowQuery, WindowState,
+    CounterId, Durability, LeaseAnswer, LeaseCall, LeaseDebt, LeaseGrant, LeaseId, LeaseReport, LeaseRequest,
+    NodeIdentity, OpenLease, QuotaPromises, QuotaStore, Subject, TableId, WindowQuery, WindowState,
 };
 pub use reader::{Dimension, UsageItem, UsagePage, UsageQuery, UsageReader, Window};
 pub use requests::{ParseRequestPlaceError, RefusalSample, RequestItem, RequestPage, RequestPlace, RequestQuery};

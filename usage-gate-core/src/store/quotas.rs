@@ -95,6 +95,25 @@ impl Debug for LeaseId {
     }
 }
 
+/// Set in the tag of a debt, and never in that of a lease that was asked for: there the second bit of a UUID's variant is 0.
+const DEBT: u64 = 1 << 62;
+/// Set in both.
+const VARIANT: u64 = 1 << 63;
+
+impl LeaseId {
+    /// A new id of a [`LeaseDebt`]. Whoever reads it in a record knows it from that of a granted lease.
+    #[must_use]
+    pub fn generate_debt() -> Self {
+        Self(Self::generate().0 | u128::from(VARIANT | DEBT))
+    }
+
+    /// Whether this is the [`tag`](Self::tag) of a debt.
+    #[must_use]
+    pub const fn is_debt(tag: u64) -> bool {
+        tag & (VARIANT | DEBT) == VARIANT | DEBT
+    }
+}
+
 /// Where a node keeps what it has leased: the same through restarts as long as the node knows what is left of every lease.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableId(u128);
@@ -158,6 +177,23 @@ pub struct LeaseReport {
     pub used: u64,
 }
 
+/// Units that were spent where no lease of their period was open: a lease that is spent before it is known, and is closed as soon as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseDebt {
+    /// Made by the node before it is spent ([`LeaseId::generate_debt`]): what is told of it counts once.
+    pub lease: LeaseId,
+    /// Of what.
+    pub counter: CounterId,
+    /// In which period, by the node's clock; it may have ended.
+    pub period: Period,
+    /// The limit's units in a period, for a window that nothing has used yet.
+    pub cap: u64,
+    /// Of that cap, as in a [`LeaseRequest`].
+    pub cap_version: u32,
+    /// Units spent. Where a smaller number of the same debt is booked, the difference is; a larger one stays.
+    pub used: u64,
+}
+
 /// A wish for units of one counter.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
@@ -190,6 +226,8 @@ pub struct LeaseCall {
     /// Leases that end here, with what was spent of them in the end: the rest goes back. It may be less than was reported, since requests that
     /// held units at that time may have given some back.
     pub returns: Vec<LeaseReport>,
+    /// What was spent without a lease.
+    pub debts: Vec<LeaseDebt>,
     /// New leases; sorted by counter, so that calls of several nodes do not deadlock.
     pub requests: Vec<LeaseRequest>,
 }
@@ -283,6 +321,9 @@ impl QuotaPromises {
 ///   booked as debt and overrun).
 /// - **A2** granted = sizes of open leases + use of closed ones.
 /// - **A5** what the store does not know creates no capacity: a report or return of an unknown or closed lease changes nothing.
+/// - A debt is booked whatever the cap, once by its lease id, as granted and used of its period; the window is made if there is none. A period
+///   so old that its window would be forgotten at once is passed over. Debts come after returns and before requests, so that what is granted
+///   in the same call knows of them.
 /// - A call is one transaction. Repeating it (after a lost answer) grants the same and debits nothing more.
 /// - A call of a process life that is not the node's latest is refused with
 ///   [`Superseded`](super::StoreErrorKind::Superseded).

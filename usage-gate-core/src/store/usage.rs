@@ -92,7 +92,7 @@ impl CounterTag {
 /// was used (B9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaUse {
-    /// The lower half of the lease's id; 0 for units that were spent before there was a lease.
+    /// The lower half of the lease's id; in records of older programs 0 for units that were spent before there was a lease.
     pub lease: u64,
     /// Of which counter.
     pub counter: CounterTag,

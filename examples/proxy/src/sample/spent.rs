@@ -83,6 +83,12 @@ impl<'a> Spent<'a> {
     }
 
     fn call(&self) -> LeaseCall {
-        LeaseCall { node: self.node.clone(), reports: Vec::new(), returns: Vec::new(), requests: Vec::new() }
+        LeaseCall {
+            node: self.node.clone(),
+            reports: Vec::new(),
+            returns: Vec::new(),
+            debts: Vec::new(),
+            requests: Vec::new(),
+        }
     }
 }

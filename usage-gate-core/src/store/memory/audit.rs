@@ -53,6 +53,7 @@ fn counters(usage: &Usage, ledger: &Ledger, query: &AuditQuery) -> Vec<CounterAu
                 open_size,
                 open_used,
                 recorded: recorded.remove(&(tag, period_start)).map_or(0, |(_, units)| units),
+                owed: 0,
                 unrecorded: 0,
                 written_off: row.written_off,
             }

@@ -135,4 +135,11 @@ mod tests {
         let store = MemoryStore::new(manual.clock());
         crate::conformance::quotas::a4_a_lease_of_an_ended_period_counts_in_its_own(&store, &manual).await;
     }
+
+    #[tokio::test]
+    async fn a_debt_of_an_ended_period_counts_in_its_own() {
+        let manual = crate::clock::ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
+        let store = MemoryStore::new(manual.clock());
+        crate::conformance::quotas::a4_a_debt_of_an_ended_period_counts_in_its_own(&store, &manual).await;
+    }
 }

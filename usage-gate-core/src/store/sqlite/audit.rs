@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row};
 
+use super::debts;
 use super::value::{Fault, id, instant, units};
 use crate::model::{StreamId, TenantId, Timestamp};
 use crate::store::{Audit, AuditKey, AuditQuery, CounterAudit, CounterTag, RollupDelta, SegmentDigest};
@@ -87,6 +88,7 @@ fn counters(connection: &Connection, query: &AuditQuery) -> Result<Vec<CounterAu
             Ok(((tag, instant(row, 1)?), (TenantId::from_u128(id(row, 2)?), row.get(3)?)))
         })?
         .collect::<Result<BTreeMap<(CounterTag, Timestamp), (TenantId, i64)>, _>>()?;
+    let mut owed = debts::not_told(connection, query.period)?;
     let mut statement = connection.prepare_cached(
         "SELECT quota.counter, quota.period_start, quota.tenant, quota.meter, quota.granted, quota.used_closed,
              (SELECT coalesce(sum(size), 0) FROM lease
@@ -113,14 +115,16 @@ fn counters(connection: &Connection, query: &AuditQuery) -> Result<Vec<CounterAu
                 used_closed: units(row, 5)?,
                 open_size: units(row, 6)?,
                 open_used: units(row, 7)?,
+                owed: owed.remove(&(tag, period_start)).unwrap_or(0),
                 unrecorded: units(row, 8)?,
                 written_off: units(row, 9)?,
             })
         })?
         .collect::<Result<Vec<_>, _>>()?;
-    found.extend(
-        recorded.into_iter().map(|(place, (tenant, units))| CounterAudit::without_window(place, tenant, units)),
-    );
+    found.extend(recorded.into_iter().map(|(place, (tenant, units))| CounterAudit {
+        owed: owed.remove(&place).unwrap_or(0),
+        ..CounterAudit::without_window(place, tenant, units)
+    }));
     Ok(found)
 }
 

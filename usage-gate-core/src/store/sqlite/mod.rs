@@ -7,6 +7,7 @@
 mod accounts;
 mod audit;
 mod days;
+mod debts;
 mod digests;
 mod keys;
 mod open;

@@ -6,16 +6,16 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::SqliteStore;
 use super::value::{Fault, id, instant, to_column, units, unreadable};
+use super::{SqliteStore, debts};
 use crate::lease::ledger::{
-    MOST_UNITS, WindowRow, closed_leases_kept_since, forgotten_at_most, unused_window, windows_kept_since,
+    DebtKey, MOST_UNITS, WindowRow, closed_leases_kept_since, forgotten_at_most, unused_window, windows_kept_since,
 };
 use crate::model::{StreamId, TenantId, Timestamp};
 use crate::period::Period;
 use crate::store::{
-    CounterId, CounterTag, Durability, LeaseAnswer, LeaseCall, LeaseGrant, LeaseId, LeaseReport, LeaseRequest,
-    NodeIdentity, OpenLease, QuotaPromises, QuotaStore, StoreError, Subject, WindowQuery, WindowState,
+    CounterId, CounterTag, Durability, LeaseAnswer, LeaseCall, LeaseDebt, LeaseGrant, LeaseId, LeaseReport,
+    LeaseRequest, NodeIdentity, OpenLease, QuotaPromises, QuotaStore, StoreError, Subject, WindowQuery, WindowState,
 };
 
 #[async_trait::async_trait]
@@ -132,6 +132,9 @@ fn lease(connection: &Connection, call: &LeaseCall, now: Timestamp) -> Result<Le
             end(connection, lease, now, |window, size| window.close(size, used))?;
         }
     }
+    for debt in &call.debts {
+        book(connection, debt, now)?;
+    }
     let mut active_nodes = 1;
     let mut granted = Vec::with_capacity(call.requests.len());
     for request in &call.requests {
@@ -194,6 +197,23 @@ fn end(
     Ok(())
 }
 
+/// Books what is not booked yet of a debt.
+fn book(connection: &Connection, debt: &LeaseDebt, now: Timestamp) -> rusqlite::Result<()> {
+    let (key, used) = (DebtKey::of(debt), debt.used.min(MOST_UNITS));
+    let booked = debts::booked(connection, &key)?;
+    if used <= booked || debt.period.end < windows_kept_since(now) {
+        return Ok(());
+    }
+    let place = Place { counter: debt.counter.to_string(), start: debt.period.start };
+    let mut window = match window(connection, &place)? {
+        Some(window) => window,
+        None => create(connection, &debt.counter, &place, WindowRow::new(debt.period, debt.cap, debt.cap_version))?,
+    };
+    window.close(0, used.saturating_sub(booked));
+    save(connection, &place, &window)?;
+    debts::book(connection, &key, used, now)
+}
+
 /// Gives units, the window, and how many nodes share it.
 fn grant(
     connection: &Connection,
@@ -214,7 +234,10 @@ fn grant(
     let nodes = nodes_of(connection, &place, &identity.node)?;
     let mut window = match window(connection, &place)? {
         Some(window) => window,
-        None => create(connection, request, &place, period)?,
+        None => {
+            let new = WindowRow::new(period, request.cap, request.cap_version);
+            create(connection, &request.counter, &place, new)?
+        }
     };
     heal(connection, &place, &mut window)?;
     window.refresh(request, period);
@@ -278,12 +301,10 @@ fn window_row(row: &Row<'_>) -> rusqlite::Result<WindowRow> {
 
 fn create(
     connection: &Connection,
-    request: &LeaseRequest,
+    counter: &CounterId,
     place: &Place,
-    period: Period,
+    window: WindowRow,
 ) -> rusqlite::Result<WindowRow> {
-    let window = WindowRow::new(period, request.cap, request.cap_version);
-    let counter = &request.counter;
     connection
         .prepare_cached(
             "INSERT INTO quota_window (counter, period_start, period_end, tenant, limit_name, meter, per, subject,
@@ -293,7 +314,7 @@ fn create(
         .execute((
             &place.counter,
             place.start.as_micros(),
-            period.end.as_micros(),
+            window.period.end.as_micros(),
             counter.tenant.as_u128().to_be_bytes(),
             &*counter.limit,
             &*counter.meter,
@@ -319,13 +340,19 @@ fn heal(connection: &Connection, place: &Place, window: &mut WindowRow) -> rusql
         return Ok(());
     }
     // Records name a period by whole seconds.
-    let second = place.start.floor_seconds().as_micros();
+    let (tag, second) = (CounterTag::of_text(&place.counter).0.to_be_bytes(), place.start.floor_seconds());
     let recorded = connection
         .prepare_cached("SELECT units FROM counter_use WHERE tag = ?1 AND period_start = ?2")?
-        .query_row((CounterTag::of_text(&place.counter).0.to_be_bytes(), second), |row| row.get::<_, i64>(0))
+        .query_row((tag, second.as_micros()), |row| row.get::<_, i64>(0))
         .optional()?;
+    let Some(recorded) = recorded else { return Ok(()) };
+    // What a reboot made a node forget to tell. A living node may be about to tell it: then it is known already, by its lease.
+    let debts = debts::book_recorded(connection, tag, second)?;
+    window.close(0, debts.missing);
+    // Of leases the sums are compared, since records may be of any that ever were; with what is booked of debts in place of what is recorded of them.
+    let recorded = i128::from(recorded).saturating_sub(debts.recorded).saturating_add(debts.booked);
     // Below zero are credits of leases that were counted elsewhere: nothing to heal.
-    let Some(recorded) = recorded.and_then(|units| u64::try_from(units).ok()) else { return Ok(()) };
+    let recorded = u64::try_from(recorded.max(0)).unwrap_or(u64::MAX).saturating_add(debts.missing);
     let owed = connection
         .prepare_cached(
             "SELECT used - size FROM lease
@@ -455,6 +482,7 @@ fn forget(connection: &Connection, most: usize, now: Timestamp) -> rusqlite::Res
                  (SELECT lease_id FROM lease WHERE closed_at < ?1 ORDER BY closed_at, lease_id LIMIT ?2)",
         )?
         .execute((closed_leases_kept_since(now).as_micros(), most))?;
+    debts::forget(connection, most, now)?;
     connection
         .prepare_cached(
             "DELETE FROM quota_window WHERE (counter, period_start) IN

@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension};
 use super::SqliteStore;
 use super::days::TenantDays;
 use super::value::{Fault, to_column, units};
-use super::{digests, quotas, repeats, requests};
-use crate::flush::{Chain, quota_use};
+use super::{debts, digests, quotas, repeats, requests};
+use crate::flush::{Chain, debt_use, quota_use};
 use crate::model::{StreamId, TenantId, Timestamp};
 use crate::store::watermark::after_watermark;
 use crate::store::{Batch, RollupDelta, RollupKey, StoreError, UsageSink};
@@ -16,8 +16,8 @@ use crate::store::{Batch, RollupDelta, RollupKey, StoreError, UsageSink};
 #[async_trait::async_trait]
 impl UsageSink for SqliteStore {
     async fn accept(&self, batch: &Batch) -> Result<u64, StoreError> {
-        let batch = batch.clone();
-        self.write("take usage in", move |connection| accept(connection, batch)).await
+        let (batch, clock) = (batch.clone(), self.inner.clock.clone());
+        self.write("take usage in", move |connection| accept(connection, batch, clock.wall())).await
     }
 
     async fn watermark(&self, stream: StreamId) -> Result<u64, StoreError> {
@@ -26,7 +26,7 @@ impl UsageSink for SqliteStore {
 }
 
 /// The steps of the contract, in their order. There is one writer, in a transaction: nothing else locks the stream's row.
-fn accept(connection: &Connection, batch: Batch) -> Result<u64, Fault> {
+fn accept(connection: &Connection, batch: Batch, now: Timestamp) -> Result<u64, Fault> {
     let before = watermark(connection, batch.stream)?;
     let Some(mut batch) = after_watermark(batch, before) else { return Ok(before) };
     // Of the items as they came, before any is made free: as the journal has them.
@@ -36,6 +36,9 @@ fn accept(connection: &Connection, batch: Batch) -> Result<u64, Fault> {
     let rows = batch.rollups();
     add_rollups(connection, &rows)?;
     add_quota_use(connection, &batch)?;
+    for (debt, units) in debt_use(&batch) {
+        debts::record(connection, &debt, units, now)?;
+    }
     if items > 0 {
         keep_digest(connection, &batch, digest, items, &rows)?;
     }

@@ -15,7 +15,7 @@ use crate::store::{
 };
 use crate::verify::{UnderWay, verify};
 
-fn counter() -> CounterId {
+pub(super) fn counter() -> CounterId {
     CounterId {
         tenant: TenantId::generate(),
         subject: Subject::Tenant,
@@ -25,7 +25,7 @@ fn counter() -> CounterId {
     }
 }
 
-fn request(counter: &CounterId, want: u64) -> LeaseRequest {
+pub(super) fn request(counter: &CounterId, want: u64) -> LeaseRequest {
     LeaseRequest {
         lease: LeaseId::generate(),
         counter: counter.clone(),
@@ -37,8 +37,13 @@ fn request(counter: &CounterId, want: u64) -> LeaseRequest {
     }
 }
 
-async fn ask(store: &SqliteStore, node: &NodeIdentity, reports: Vec<LeaseReport>, request: LeaseRequest) -> (u64, u64) {
-    let call = LeaseCall { node: node.clone(), reports, returns: vec![], requests: vec![request] };
+pub(super) async fn ask(
+    store: &SqliteStore,
+    node: &NodeIdentity,
+    reports: Vec<LeaseReport>,
+    request: LeaseRequest,
+) -> (u64, u64) {
+    let call = LeaseCall { node: node.clone(), reports, returns: vec![], debts: vec![], requests: vec![request] };
     let grant = store.lease(&call).await.unwrap().grants[0];
     (grant.units, grant.window.granted)
 }
@@ -112,13 +117,20 @@ async fn what_a_lost_table_made_spent_is_told_to_an_audit() {
         quotas.register(&node).await.unwrap();
         let wanted = request(&counter, 20);
         let reports = vec![LeaseReport { lease: wanted.lease, used: 5 }];
-        let call = LeaseCall { node: node.clone(), reports: vec![], returns: vec![], requests: vec![wanted] };
+        let call =
+            LeaseCall { node: node.clone(), reports: vec![], returns: vec![], debts: vec![], requests: vec![wanted] };
         quotas.lease(&call).await.unwrap();
         quotas.lease(&LeaseCall { reports, requests: vec![], ..call }).await.unwrap();
         let later = NodeIdentity { boot: StreamId::generate(), table: TableId::generate(), ..node };
         quotas.register(&later).await.unwrap();
         // Kept through the next grant.
-        let call = LeaseCall { node: later, reports: vec![], returns: vec![], requests: vec![request(&counter, 1)] };
+        let call = LeaseCall {
+            node: later,
+            reports: vec![],
+            returns: vec![],
+            debts: vec![],
+            requests: vec![request(&counter, 1)],
+        };
         quotas.lease(&call).await.unwrap();
         let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(i64::MAX) };
         let audit = reader.audit(&AuditQuery { period, tenant: None }).await.unwrap();

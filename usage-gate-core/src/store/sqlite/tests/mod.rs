@@ -1,6 +1,7 @@
 //! The suites on SQLite, and what only a file can do wrong.
 
 mod days;
+mod debts;
 mod healed;
 
 use std::path::PathBuf;
@@ -76,6 +77,13 @@ async fn a4_a_lease_of_an_ended_period_counts_in_its_own() {
 }
 
 #[tokio::test]
+async fn a4_a_debt_of_an_ended_period_counts_in_its_own() {
+    let (folder, manual) = (Folder::new(), manual());
+    let store = at(&folder, &manual).await;
+    conformance::quotas::a4_a_debt_of_an_ended_period_counts_in_its_own(&store, &manual).await;
+}
+
+#[tokio::test]
 async fn what_was_answered_is_there_after_a_restart() {
     let folder = Folder::new();
     let store = SqliteStore::open(folder.file()).await.unwrap();
@@ -107,8 +115,13 @@ async fn a_job_that_is_refused_disturbs_no_other() {
     let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
     store.register(&node).await.unwrap();
     let stranger = NodeIdentity { node: "b".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
-    let call =
-        |node: &NodeIdentity| LeaseCall { node: node.clone(), reports: vec![], returns: vec![], requests: vec![] };
+    let call = |node: &NodeIdentity| LeaseCall {
+        node: node.clone(),
+        reports: vec![],
+        returns: vec![],
+        debts: vec![],
+        requests: vec![],
+    };
     let (good, bad) = (call(&node), call(&stranger));
     let before = store.quota_calls();
     let (one, two, three) = tokio::join!(store.lease(&good), store.lease(&bad), store.lease(&good));
