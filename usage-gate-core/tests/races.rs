@@ -11,6 +11,7 @@ use usage_gate_core::admission::{Admission, Admitted, Code, End, LimitState, Lim
 use usage_gate_core::clock::ManualClock;
 use usage_gate_core::management::{self, Apply, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
 use usage_gate_core::model::*;
+use usage_gate_core::period::Period;
 use usage_gate_core::routes::Route;
 use usage_gate_core::secret::{CredentialId, Pepper};
 use usage_gate_core::store::memory::MemoryStore;
@@ -328,6 +329,41 @@ async fn a_debt_that_was_not_billed_is_undone() {
     stage.state_becomes(|state| state.used == 1).await;
     stage.gate.drain().await.unwrap();
     assert_eq!(stage.state().await.used, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b9_what_is_spent_without_leases_is_counted_once() {
+    let mut allowed = limit(LimitKind::Quota, "rows", 100, Some(Per::Day));
+    allowed.when_exceeded = Some(WhenExceeded::Allow);
+    let stage = Stage::new(vec![allowed]).await;
+    let rows = stage.gate.meters().index("rows").unwrap();
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let stage = Arc::clone(&stage);
+            tokio::spawn(async move {
+                for n in 0..1_000_u64 {
+                    let admitted = stage.admit().await.unwrap();
+                    // While others settle, and the driver tells what is owed.
+                    tokio::task::yield_now().await;
+                    let status = if n % 3 == 0 { 500 } else { 200 };
+                    end(admitted, status, &[(rows, n % 7)]);
+                }
+            })
+        })
+        .collect();
+    let mut away = false;
+    while !callers.iter().all(tokio::task::JoinHandle::is_finished) {
+        away = !away;
+        set(&stage.faults.quotas_fail, away);
+        tokio::task::yield_now().await;
+    }
+    set(&stage.faults.quotas_fail, false);
+    stage.gate.drain().await.unwrap();
+    let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(i64::MAX) };
+    let audit = stage.store.audit(&AuditQuery { period, tenant: None }).await.unwrap();
+    let [counter] = &audit.counters[..] else { panic!("{:?}", audit.counters) };
+    assert_eq!(i64::try_from(counter.used()), Ok(counter.recorded));
+    assert_eq!(counter.granted, counter.used());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,7 +93,7 @@ impl Admitted {
     }
 
     /// The host declared that it goes on while the journal is full: nothing is billed, and what was taken of quotas is kept in mind.
-    fn settle_unrecorded(&mut self, outcome: Outcome, units: &UnitTotals, now: Monotonic) {
+    fn settle_unrecorded(&self, outcome: Outcome, units: &UnitTotals, now: Monotonic) {
         self.gate.metrics.unrecorded(self.route);
         let mut counters = Vec::new();
         for one in &self.taken {
@@ -139,9 +139,10 @@ impl Admitted {
     }
 
     /// Settles every limit. Gives what leases count of the request in the end: what was taken at the door, and where the difference was booked.
-    fn settle_limits(&mut self, outcome: Outcome, units: &UnitTotals, now: Monotonic) -> QuotaUses {
+    fn settle_limits(&self, outcome: Outcome, units: &UnitTotals, now: Monotonic) -> QuotaUses {
         let mut uses = self.quotas_held();
-        for one in std::mem::take(&mut self.taken) {
+        // What is taken stays held until the record is published: what leases count is not told before it can be cited.
+        for one in &self.taken {
             let Some(compiled) = self.caller.plan.limits.get(one.at) else { continue };
             let actual = units.of(compiled.meter);
             let settle = |counter: &Arc<Counter>| match (&counter.state, &one.what) {
@@ -173,7 +174,7 @@ impl Admitted {
                 }
                 _ => {}
             };
-            with_counter_of(self, &one, settle);
+            with_counter_of(self, one, settle);
         }
         uses.retain(|one| one.units != 0);
         uses

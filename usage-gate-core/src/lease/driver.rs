@@ -173,6 +173,8 @@ impl LeaseDriver {
 
     pub(super) async fn round(&self, round: Round) -> Result<(), StoreError> {
         let mut turn = self.turn.lock().await;
+        // Also while there is no answer: requests go on where a limit goes on.
+        self.table.make_room();
         if let Some(pending) = turn.take() {
             // The outcome of the last call is unknown: repeat it before anything new.
             self.send(&mut turn, pending).await?;
@@ -199,7 +201,6 @@ impl LeaseDriver {
 
     fn compose(&self, counters: &[Arc<Counter>], round: Round) -> Pending {
         let now = self.clock.monotonic();
-        self.table.make_room();
         let mut call = self.nothing();
         let mut sorted: Vec<&Arc<Counter>> = counters.iter().collect();
         // Sorted, so that calls of several nodes lock counters in one order.

@@ -7,7 +7,6 @@
 //! A debt is told when no request in flight holds units of it any more: until then they may give some back, which can be booked nowhere else. A request
 //! that goes on for very long is not waited for.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -36,8 +35,6 @@ pub(super) struct Owed {
     entries: ArcSwap<LeaseSet>,
     /// Held while the set is changed.
     changing: Mutex<()>,
-    /// Whether it was said that there is no room.
-    full_told: AtomicBool,
 }
 
 impl Owed {
@@ -59,12 +56,8 @@ impl Owed {
         let terms = terms();
         let (lease, owing) =
             (LeaseId::generate_debt(), Owing { period, cap: terms.cap, cap_version: terms.cap_version });
-        let slot = debtor.table.owe(lease, debtor.counter, &owing);
-        let full = slot.is_none();
-        if self.full_told.swap(full, Ordering::Relaxed) != full && full {
-            tracing::error!(counter = %debtor.counter, "there is no room to note what is spent without a lease");
-        }
-        let entry = Arc::new(LeaseEntry::owe(lease, slot?, period, debtor.now));
+        let slot = debtor.table.owe(lease, debtor.counter, &owing)?;
+        let entry = Arc::new(LeaseEntry::owe(lease, slot, period, debtor.now));
         // In the table before there are units on it, and on it before anybody else sees it.
         entry.adjust(units.saturating_neg());
         let entries = self.entries.load();

@@ -23,8 +23,8 @@ use crate::store::{CounterId, LeaseId, TableId};
 
 /// Entries of a file.
 const ENTRIES: usize = 1_024;
-/// Entries that are kept free for debts: more than counters come to be in a round of the driver, and as many again.
-const KEPT_FREE: usize = 256;
+/// Entries that are kept free for debts: more than counters come to be between two rounds of the driver.
+const KEPT_FREE: usize = 512;
 /// Files, at most: a million leases.
 const MOST_FILES: usize = 1_024;
 const FILE_WORDS: usize = (ENTRIES + 1) * SLOT_WORDS;
@@ -63,7 +63,9 @@ pub(crate) struct LeaseTable {
     files: Mutex<Files>,
     /// Held while a file is made.
     growing: Mutex<()>,
+    /// Whether it was said that there is no room for leases, and none for debts.
     full_told: AtomicBool,
+    debts_told: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +113,7 @@ impl LeaseTable {
             files: Mutex::new(Files { all: files, free }),
             growing: Mutex::default(),
             full_told: AtomicBool::new(false),
+            debts_told: AtomicBool::new(false),
         });
         let found = entries.into_iter().map(|(index, place, entry)| Found { slot: table.slot(index, place), entry });
         let found = found.collect();
@@ -138,7 +141,11 @@ impl LeaseTable {
 
     /// Takes an entry for a debt, if one is free; without a system call.
     pub(crate) fn owe(self: &Arc<Self>, lease: LeaseId, counter: &CounterId, owing: &Owing) -> Option<Slot> {
-        named(self.free_slot()?, |place| place.owe(lease, counter, owing, self.life))
+        let slot = self.free_slot().and_then(|slot| named(slot, |place| place.owe(lease, counter, owing, self.life)));
+        if is_news(&self.debts_told, slot.is_none()) {
+            tracing::error!(%counter, "there is no room to note what is spent without a lease");
+        }
+        slot
     }
 
     /// Makes room for debts, ahead of them.
@@ -162,9 +169,9 @@ impl LeaseTable {
         }
         let grown = self.grow();
         drop(one_at_a_time);
-        let told = self.full_told.swap(grown.is_err(), Ordering::Relaxed);
+        let news = is_news(&self.full_told, grown.is_err());
         if let Err(error) = grown
-            && !told
+            && news
         {
             tracing::error!(error = &error as &dyn std::error::Error, "there is no room for more leases");
         }
@@ -245,6 +252,11 @@ impl Drop for Slot {
             self.table.files().free.push(self.index);
         }
     }
+}
+
+/// Whether there is no room since now: to be said once until there is.
+fn is_news(told: &AtomicBool, full: bool) -> bool {
+    told.swap(full, Ordering::Relaxed) != full && full
 }
 
 /// The entry with what is written to it; `None`, and free again, if a name is too long.
