@@ -75,3 +75,20 @@ fn debts_that_die_with_the_process_are_caught() {
 fn debts_that_are_told_under_another_id_are_caught() {
     check_caught(Broken::DebtsRenamed, false);
 }
+
+#[test]
+fn b9_a_lease_takes_no_more_back_than_was_spent_of_it() {
+    let world = World::new(Broken::Nothing, false);
+    let life = Life::start(&world);
+    let held = life.admit(10).unwrap();
+    // What is left is too small for who waits: it goes back, with what is held of it.
+    life.quota().start_waiting(30);
+    life.ask();
+    life.quota().stop_waiting(30);
+    life.settle(&life.admit(2).unwrap(), 2);
+    life.settle(&held, 3);
+    drop(held);
+    at_once(life.driver.give_back()).unwrap();
+    let recorded: i64 = world.records.borrow().iter().map(|(.., units)| units).sum();
+    assert_eq!((world.totals(), recorded), ((10, 10), 10), "seven were to be given back, and two had been spent");
+}
