@@ -375,7 +375,7 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Per, TenantId};
+    use crate::model::{Per, TenantId, Timestamp};
     use crate::store::Subject;
 
     const KERNEL_BOOT: KernelBoot = KernelBoot::from_u128(3);
@@ -424,6 +424,27 @@ mod tests {
         assert_ne!(table.id(), id);
         assert!(matches!(open(&area, "b", 4), Err(TableError::OtherNode(_))));
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_debt_takes_what_is_free_and_makes_no_file() {
+        let area = Area::memory();
+        let (table, _) = open(&area, "a", 3).unwrap();
+        let owing = Owing {
+            period: crate::period::Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(1) },
+            cap: 1,
+            cap_version: 1,
+        };
+        let owe = || table.owe(LeaseId::generate_debt(), &counter(), &owing);
+        let debts: Vec<Slot> = std::iter::from_fn(owe).collect();
+        assert_eq!((debts.len(), area.list().unwrap().len()), (ENTRIES, 1));
+        table.make_room();
+        assert_eq!(area.list().unwrap().len(), 2);
+        assert!(owe().is_some());
+        // One that was told is free for the next.
+        debts.iter().for_each(Slot::release);
+        drop(debts);
+        assert_eq!(std::iter::from_fn(owe).count(), 2 * ENTRIES - 1);
     }
 
     #[test]
