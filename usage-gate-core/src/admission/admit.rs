@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use smallvec::SmallVec;
 
 use super::caller::{Applied, CompiledLimit};
+use super::held::Held;
 use super::{Caller, Code, Head, Refusal, Standing};
 use crate::clock::Monotonic;
 use crate::gate::{GateCore, Recording, WhenFull};
-use crate::lease::{Booking, Counter, CounterState, Debtor, LeaseEntry, RateTaken};
+use crate::lease::{Counter, CounterState, Debtor, Forfeit, RateTaken};
 use crate::model::{Environment, RequestId, Timestamp, WhenExceeded};
 use crate::routes::RouteIndex;
 use crate::seat::{Seat, SeatContents};
@@ -62,35 +63,6 @@ pub(crate) enum TakenWhat {
     Quota(Held, u64),
     /// Units; 0 where the cost is known only later.
     Rate(u64),
-}
-
-/// Where units of a quota are held.
-#[derive(Debug)]
-pub(crate) enum Held {
-    /// On the lease that they were taken of.
-    Lease(Arc<LeaseEntry>),
-    /// Without one that had as many: on a lease that is in debt now, or as a debt of which the authority is told.
-    Owed(Arc<LeaseEntry>),
-    /// Nowhere: there was no room to note them.
-    Nowhere,
-}
-
-impl Held {
-    pub(crate) const fn entry(&self) -> Option<&Arc<LeaseEntry>> {
-        match self {
-            Self::Lease(entry) | Self::Owed(entry) => Some(entry),
-            Self::Nowhere => None,
-        }
-    }
-
-    /// How a record cites it.
-    pub(crate) fn booking(&self, held: u64) -> Booking {
-        let used = i64::try_from(held).unwrap_or(i64::MAX);
-        match self {
-            Self::Lease(entry) | Self::Owed(entry) => Booking { lease: entry.tag(), used },
-            Self::Nowhere => Booking::NOTHING,
-        }
-    }
 }
 
 /// What one try gave.
@@ -287,8 +259,14 @@ impl GateCore {
             match (&counter.state, one.what) {
                 (CounterState::Open(open), TakenWhat::Slot) => free_slot(open),
                 (CounterState::Quota(quota), TakenWhat::Quota(held, units)) => {
-                    if let Some(entry) = held.entry() {
-                        quota.give_back(entry, i64::try_from(units).unwrap_or(i64::MAX));
+                    let Some(entry) = held.entry() else { continue };
+                    let units = i64::try_from(units).unwrap_or(i64::MAX);
+                    let credited =
+                        quota.give_back(entry, units).iter().fold(0, |sum, one| one.used.saturating_add(sum));
+                    let (counter, units) = (counter.id.clone(), units.saturating_add(credited));
+                    if units > 0 {
+                        // The lease has gone back meanwhile, with these counted as used.
+                        self.unrecorded.add(Forfeit { lease: entry.lease, counter, period: entry.period, units });
                     }
                 }
                 _ => {}
@@ -362,10 +340,6 @@ impl Admitted {
         let mut uses = QuotaUses::new();
         for one in &self.taken {
             let TakenWhat::Quota(source, held) = &one.what else { continue };
-            let used = source.booking(*held);
-            if used == Booking::NOTHING {
-                continue;
-            }
             with_counter_of(self, one, |counter| {
                 let CounterState::Quota(quota) = &counter.state else { return };
                 let period = source.entry().map(|entry| entry.period).or_else(|| {
@@ -373,7 +347,7 @@ impl Admitted {
                     self.gate.period_of(compiled, quota, self.started)
                 });
                 let period = period.map_or(self.at, |period| period.start).floor_seconds();
-                uses.push(QuotaUse { lease: used.lease, counter: counter.tag, period, units: used.used });
+                source.each(*held, |lease, units| uses.push(QuotaUse { lease, counter: counter.tag, period, units }));
             });
         }
         uses

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::admit::{Admitted, Held, TakenWhat, with_counter};
+use super::admit::{Admitted, TakenWhat, with_counter};
 use crate::clock::Monotonic;
 use crate::gate::GateCore;
 use crate::lease::{Counter, CounterState, LeaseEntry, QuotaCounter};
 use crate::model::{MeterIndex, WhenExceeded};
-use crate::seat::Seat;
-use crate::store::{CounterTag, QuotaUse};
+use crate::store::QuotaUse;
 
 impl Admitted {
     /// Holds `total` units of every quota of this meter, if it holds fewer; without waiting.
@@ -21,25 +20,34 @@ impl Admitted {
         let mut enough = true;
         for one in &mut self.taken {
             let Some(compiled) = self.caller.plan.limits.get(one.at) else { continue };
-            let TakenWhat::Quota(Held::Lease(entry), held) = &mut one.what else { continue };
+            let TakenWhat::Quota(source, held) = &mut one.what else { continue };
             if compiled.meter != meter || *held >= total {
                 continue;
             }
+            let Some((period, deadline)) =
+                source.entry().filter(|_| source.is_leased()).map(|entry| (entry.period, entry.deadline))
+            else {
+                continue;
+            };
             let blocks = compiled.limit.when_exceeded == WhenExceeded::Block;
             let gate = &self.gate;
             let seat = self.seat.as_ref();
             let mut take = |counter: &Arc<Counter>| {
                 let CounterState::Quota(quota) = &counter.state else { return true };
-                let before = (Arc::clone(entry), *held);
-                if take_more(quota, entry, *held, total, now) {
+                // In the seat, so that a crash forgets none of it.
+                let note = |entry: &LeaseEntry, units| {
+                    let period = period.start.floor_seconds();
+                    let more = QuotaUse { lease: entry.tag(), counter: counter.tag, period, units };
+                    seat.iter().for_each(|seat| seat.raise(&more));
+                };
+                if source.take_more(quota, *held, total, now, note) {
                     *held = total;
-                    note(seat, counter.tag, &before, (entry, total));
                     if quota.runs_low() {
                         gate.queue.ask_for(counter);
                     }
                     return true;
                 }
-                let there_is_more = may_have(quota, entry, total - *held, now);
+                let there_is_more = may_have(quota, deadline, total - *held, now);
                 if there_is_more {
                     ask(gate, counter, quota, total);
                 }
@@ -54,46 +62,14 @@ impl Admitted {
     }
 }
 
-/// Notes in the seat what leases count now, so that a crash forgets none of it.
-fn note(seat: Option<&Seat>, counter: CounterTag, before: &(Arc<LeaseEntry>, u64), after: (&Arc<LeaseEntry>, u64)) {
-    let Some(seat) = seat else { return };
-    let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
-    let used = |entry: &LeaseEntry, units| {
-        let period = entry.period.start.floor_seconds();
-        QuotaUse { lease: entry.tag(), counter, period, units }
-    };
-    seat.raise(&used(after.0, signed(after.1)));
-    seat.raise(&used(&before.0, -signed(before.1)));
-}
-
-/// Takes the difference of the same lease, or the whole of another one of the same period.
-fn take_more(quota: &QuotaCounter, current: &mut Arc<LeaseEntry>, held: u64, total: u64, now: Monotonic) -> bool {
-    if current.spend(total - held, now) {
-        return true;
-    }
-    let Some(other) = quota.take(total, now) else { return false };
-    let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
-    // A4: units of another period do not pay for this one.
-    if other.period != current.period {
-        other.adjust(signed(total));
-        return false;
-    }
-    if !current.adjust(signed(held)) {
-        // That lease has gone back with what was held of it counted as spent: the other one takes the difference (A2).
-        other.adjust(signed(held));
-    }
-    *current = other;
-    true
-}
-
 /// Whether the authority may have `units` beyond what is held; from what it said last.
-fn may_have(quota: &QuotaCounter, entry: &LeaseEntry, units: u64, now: Monotonic) -> bool {
+fn may_have(quota: &QuotaCounter, deadline: Monotonic, units: u64, now: Monotonic) -> bool {
     if quota.is_exhausted(units, now) {
         return false;
     }
     let Some(window) = quota.window() else { return true };
     // After the turn of a period the old one's state says nothing of the new one.
-    now >= entry.deadline || quota.held(now).saturating_add(window.cap.saturating_sub(window.granted)) >= units
+    now >= deadline || quota.held(now).saturating_add(window.cap.saturating_sub(window.granted)) >= units
 }
 
 /// Asks for a lease that has `total` in one piece, and more: when it is there, the request will need more than now.

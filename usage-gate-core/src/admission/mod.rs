@@ -17,6 +17,7 @@ mod caller;
 mod credential;
 mod extend;
 mod guard;
+mod held;
 mod limit_state;
 mod refusal;
 mod retry;
@@ -36,6 +37,8 @@ pub use caller::{Caller, IdentityHeaders};
 pub(crate) use caller::{CallerCache, FillError};
 pub(crate) use credential::Credentials;
 pub(crate) use guard::Guard;
+#[cfg(test)]
+pub(crate) use held::Held;
 pub use limit_state::LimitState;
 pub use refusal::{Code, Refusal};
 pub use retry::RetryHasher;

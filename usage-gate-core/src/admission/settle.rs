@@ -9,7 +9,7 @@ use crate::clock::Monotonic;
 use crate::gate::Recording;
 use crate::invariant::invariant;
 use crate::journal::{Record, Synced};
-use crate::lease::{Booking, Counter, CounterState, Forfeit};
+use crate::lease::{Booking, Bookings, Counter, CounterState, Forfeit};
 use crate::model::{Environment, MeterIndex, Timestamp};
 use crate::period::Period;
 use crate::store::{CounterTag, LeaseId, Measured, Outcome, QuotaUse, UnitTotals};
@@ -71,7 +71,7 @@ impl Admitted {
             return None;
         };
         self.gate.metrics.served(self.route, outcome);
-        let quotas = self.settle_limits(outcome, &units, now);
+        let (quotas, _kept) = self.settle_limits(outcome, &units, now);
         let caller = &self.caller;
         let record = Record {
             request: self.request,
@@ -99,18 +99,17 @@ impl Admitted {
         for one in &self.taken {
             with_counter_of(self, one, |counter| counters.push((counter.tag, counter.id.clone())));
         }
-        for quota in self.settle_limits(outcome, units, now) {
+        for quota in self.settle_limits(outcome, units, now).0 {
             let counter = counters.iter().find(|(tag, _)| *tag == quota.counter);
             let Some((tag, counter)) = counter else { continue };
-            let units = quota.units.unsigned_abs();
             if quota.units < 0 {
                 // What a lease could not take back was booked on another one.
-                self.gate.unrecorded.credit(*tag, quota.period, units);
+                self.gate.unrecorded.credit(*tag, quota.period, quota.units.unsigned_abs());
                 continue;
             }
             let period = Period { start: quota.period, end: quota.period };
             let lease = LeaseId::from_u128(u128::from(quota.lease));
-            self.gate.unrecorded.add(Forfeit { lease, counter: counter.clone(), period, units });
+            self.gate.unrecorded.add(Forfeit { lease, counter: counter.clone(), period, units: quota.units });
         }
     }
 
@@ -139,9 +138,11 @@ impl Admitted {
     }
 
     /// Settles every limit. Gives what leases count of the request in the end: what was taken at the door, and where the difference was booked.
-    fn settle_limits(&self, outcome: Outcome, units: &UnitTotals, now: Monotonic) -> QuotaUses {
-        let mut uses = self.quotas_held();
-        // What is taken stays held until the record is published: what leases count is not told before it can be cited.
+    ///
+    /// What was taken stays with the request, and with the caller of this the leases that differences were booked on, until the record is
+    /// published: the lease table keeps an entry as long, and a crash before that needs it.
+    fn settle_limits(&self, outcome: Outcome, units: &UnitTotals, now: Monotonic) -> (QuotaUses, Bookings) {
+        let (mut uses, mut kept) = (self.quotas_held(), Bookings::new());
         for one in &self.taken {
             let Some(compiled) = self.caller.plan.limits.get(one.at) else { continue };
             let actual = units.of(compiled.meter);
@@ -163,7 +164,9 @@ impl Admitted {
                     let difference = signed(*held).saturating_sub(signed(owed));
                     let booked = quota.adjust(source.entry(), difference, period, &self.gate.debtor(counter, now));
                     let of = source.entry().map(|entry| entry.period).or_else(period);
-                    book(&mut uses, counter.tag, of.map_or(self.at, |period| period.start), booked);
+                    let of = of.map_or(self.at, |period| period.start);
+                    booked.iter().for_each(|booking| book(&mut uses, counter.tag, of, booking));
+                    kept.extend(booked);
                     if owed > *held && quota.runs_low() {
                         self.gate.queue.ask_for(counter);
                     }
@@ -177,20 +180,18 @@ impl Admitted {
             with_counter_of(self, one, settle);
         }
         uses.retain(|one| one.units != 0);
-        uses
+        (uses, kept)
     }
 }
 
 /// B9: a difference is cited where it was booked.
-fn book(uses: &mut QuotaUses, counter: CounterTag, period: Timestamp, booked: Booking) {
-    if booked == Booking::NOTHING {
-        return;
-    }
-    match uses.iter_mut().find(|one| one.counter == counter && one.lease == booked.lease) {
+fn book(uses: &mut QuotaUses, counter: CounterTag, period: Timestamp, booked: &Booking) {
+    let lease = booked.lease.tag();
+    match uses.iter_mut().find(|one| one.counter == counter && one.lease == lease) {
         Some(one) => one.units = one.units.saturating_add(booked.used),
         None => {
             let period = period.floor_seconds();
-            uses.push(QuotaUse { lease: booked.lease, counter, period, units: booked.used });
+            uses.push(QuotaUse { lease, counter, period, units: booked.used });
         }
     }
 }

@@ -342,15 +342,14 @@ impl UsageGateBuilder {
         let node_name = self.node.unwrap_or_else(|| "node".to_owned());
         let recording = if self.unmetered { Recording::Off } else { Recording::Records(self.journal.when_full) };
         let start = Start {
-            data_dir: self.data_dir,
-            config: self.journal,
             node: node_name.clone(),
             stream,
             seats,
             schema: Schema::new(&node_name, meters.clone(), routes.iter().map(|route| Arc::clone(&route.name))),
             now: self.clock.wall(),
         };
-        let ground = tokio::task::spawn_blocking(move || start.run()).await;
+        let (data_dir, journal) = (self.data_dir, self.journal);
+        let ground = tokio::task::spawn_blocking(move || start.run(data_dir, &journal)).await;
         let Ground { journal, seats, table, found, earlier } = ground.map_err(|_| BuildError::Panicked)??;
         let node = NodeIdentity { node: node_name, boot: stream, table: table.id() };
         let open = quotas.register(&node).await?;

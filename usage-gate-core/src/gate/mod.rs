@@ -32,6 +32,8 @@ use crate::store::{AccountStore, Changed, KeyStore, QuotaStore, SessionStore, St
 pub use builder::{BuildError, UsageGateBuilder};
 pub(crate) use journal_config::Recording;
 pub use journal_config::{JournalConfig, WhenFull};
+#[cfg(test)]
+pub(crate) use recovery::{Ground, Start};
 
 /// Requests in flight of one process, at most.
 const SEATS: usize = 65_536;

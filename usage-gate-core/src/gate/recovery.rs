@@ -31,40 +31,40 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FOLDER: &str = "journal";
 
 /// What is to be started.
-pub(super) struct Start {
-    pub(super) data_dir: Option<PathBuf>,
-    pub(super) config: JournalConfig,
-    pub(super) node: String,
-    pub(super) stream: StreamId,
-    pub(super) seats: usize,
-    pub(super) schema: Schema,
-    pub(super) now: Timestamp,
+pub(crate) struct Start {
+    pub(crate) node: String,
+    pub(crate) stream: StreamId,
+    pub(crate) seats: usize,
+    pub(crate) schema: Schema,
+    pub(crate) now: Timestamp,
 }
 
 /// What a life stands on.
-pub(super) struct Ground {
-    pub(super) journal: Arc<Journal>,
-    pub(super) seats: Arc<SeatTable>,
-    pub(super) table: Arc<LeaseTable>,
+pub(crate) struct Ground {
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) seats: Arc<SeatTable>,
+    pub(crate) table: Arc<LeaseTable>,
     /// Leases that earlier lives left in it.
-    pub(super) found: Vec<Found>,
+    pub(crate) found: Vec<Found>,
     /// Streams of earlier lives, all of them sealed.
-    pub(super) earlier: Vec<Stream>,
+    pub(crate) earlier: Vec<Stream>,
 }
 
 impl Start {
-    /// Does all of it. Blocks on the disk.
-    pub(super) fn run(self) -> Result<Ground, BuildError> {
-        let (area, lock) = match &self.data_dir {
-            None => (Area::memory(), None),
-            Some(data_dir) => {
-                let folder = data_dir.join(FOLDER);
-                let area = Area::folder(&folder).map_err(BuildError::journal("make its folder"))?;
-                (area, Some(FolderLock::take(&folder, PATIENCE)?))
-            }
-        };
-        let options = self.config.options(lock.is_none());
+    /// Does all of it, in a folder of the data directory, or in memory if there is none. Blocks on the disk.
+    pub(super) fn run(self, data_dir: Option<PathBuf>, config: &JournalConfig) -> Result<Ground, BuildError> {
         let kernel = KernelBoot::current();
+        let Some(data_dir) = data_dir else { return self.run_in(&Area::memory(), config.options(true), kernel) };
+        let folder = data_dir.join(FOLDER);
+        let area = Area::folder(&folder).map_err(BuildError::journal("make its folder"))?;
+        let lock = FolderLock::take(&folder, PATIENCE)?;
+        let ground = self.run_in(&area, config.options(false), kernel)?;
+        ground.journal.hold(lock);
+        Ok(ground)
+    }
+
+    /// Steps 2 and 3, for whoever has the area to itself.
+    pub(crate) fn run_in(self, area: &Area, options: JournalOptions, kernel: KernelBoot) -> Result<Ground, BuildError> {
         let mut files = Files::open(area.clone()).map_err(BuildError::journal("read its folder"))?;
         for name in files.damaged() {
             tracing::error!(
@@ -72,8 +72,8 @@ impl Start {
                 "a file of the journal is damaged: what is in it is not counted; it is left as it is"
             );
         }
-        let (table, mut found) = LeaseTable::open(&area, &self.node, self.stream, kernel)?;
-        let seats = DeadSeats::open(&area, kernel).map_err(BuildError::journal("read the seats"))?;
+        let (table, found) = LeaseTable::open(area, &self.node, self.stream, kernel)?;
+        let seats = DeadSeats::open(area, kernel).map_err(BuildError::journal("read the seats"))?;
         for id in files
             .streams()
             .iter()
@@ -82,19 +82,16 @@ impl Start {
             .collect::<Vec<_>>()
         {
             let seats = seats.as_ref().filter(|seats| seats.stream() == id);
-            let recovered = recover(&mut files, id, seats, &mut found, &options, self.now);
+            let recovered = recover(&mut files, id, seats, &found, &options, self.now);
             let Recovered { records, forfeited } =
                 recovered.map_err(BuildError::journal("finish what an earlier process left"))?;
             tracing::info!(stream = %id, records, forfeited_units = forfeited, "finished what an earlier process left");
         }
         drop(seats);
         let seats =
-            SeatTable::start(&area, self.seats, self.stream, kernel).map_err(BuildError::journal("make the seats"))?;
+            SeatTable::start(area, self.seats, self.stream, kernel).map_err(BuildError::journal("make the seats"))?;
         let journal = Journal::open(files, options, self.stream, &self.schema, self.now);
         let journal = Arc::new(journal.map_err(BuildError::journal("begin"))?);
-        if let Some(lock) = lock {
-            journal.hold(lock);
-        }
         let earlier = journal.earlier_streams();
         Ok(Ground { journal, seats, table, found, earlier })
     }
@@ -111,7 +108,7 @@ fn recover(
     files: &mut Files,
     id: StreamId,
     seats: Option<&DeadSeats>,
-    leases: &mut [Found],
+    leases: &[Found],
     options: &JournalOptions,
     now: Timestamp,
 ) -> io::Result<Recovered> {
@@ -143,19 +140,19 @@ fn recover(
         let sum = cited.entry(quota.lease).or_default();
         *sum = sum.saturating_add(quota.units);
     }
-    let mut forfeited = 0;
+    let mut forfeited = 0_u64;
     let cut = dead.borrow().is_cut();
     for forfeit in reconcile(leases, &cited, id) {
         if cut {
-            metrics::counter!("usage_gate_drift_units").increment(forfeit.units);
+            metrics::counter!("usage_gate_drift_units").increment(forfeit.units.unsigned_abs());
             tracing::warn!(
                 stream = %id,
                 units = forfeit.units,
-                "units were counted whose records may have gone with older segments: they are not forfeited"
+                "units of leases differ from records, some of which may have gone with older segments: they are not forfeited"
             );
             continue;
         }
-        forfeited += forfeit.units;
+        forfeited = forfeited.saturating_add(u64::try_from(forfeit.units).unwrap_or(0));
         append(&forfeit.record(&schema.meters, now), &|_| {})?;
     }
     dead.into_inner().seal()?;

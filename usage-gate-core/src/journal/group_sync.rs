@@ -73,7 +73,7 @@ impl Journal {
     }
 
     /// Tells once a published record survives power loss; an error if the journal ended before that was known.
-    pub(super) fn wish_sync(&self, sequence: u64) -> oneshot::Receiver<()> {
+    pub(crate) fn wish_sync(&self, sequence: u64) -> oneshot::Receiver<()> {
         let (done, wait) = oneshot::channel();
         let mut queue = self.syncs.queue();
         if !queue.closed {

@@ -27,6 +27,8 @@ mod segment;
 mod slot;
 mod unrecorded;
 
+#[cfg(test)]
+pub(crate) use append::Place;
 pub use entries::{Entries, Entry, Item, entries, in_flight, segments};
 pub(crate) use files::Files;
 pub use keeper::JournalDurability;
@@ -39,4 +41,8 @@ pub(crate) use recovery::{DeadStream, LifeEnd};
 pub(crate) use refusals::Refusals;
 pub(crate) use samples::Samples;
 pub(crate) use schema::Schema;
+#[cfg(test)]
+pub(crate) use segment::{Segment, place_of};
+#[cfg(test)]
+pub(crate) use slot::Encoded;
 pub(crate) use unrecorded::Unrecorded;

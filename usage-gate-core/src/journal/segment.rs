@@ -337,6 +337,13 @@ pub(crate) fn file_name(stream: u128, first: u64) -> String {
     format!("{stream:032x}-{first:016x}.seg")
 }
 
+/// The stream and first sequence in a file's name, for tests.
+#[cfg(test)]
+pub(crate) fn place_of(name: &str) -> Option<(u128, u64)> {
+    let (stream, first) = name.strip_suffix(".seg")?.split_once('-')?;
+    Some((u128::from_str_radix(stream, 16).ok()?, u64::from_str_radix(first, 16).ok()?))
+}
+
 fn header_crc(numbers: &[u64; 6], text: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     for number in numbers {

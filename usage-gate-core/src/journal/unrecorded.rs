@@ -38,7 +38,7 @@ impl Unrecorded {
         } else if sums.taken.len() < MOST {
             sums.taken.insert(kind, units);
         } else {
-            metrics::counter!("usage_gate_drift_units").increment(units.units);
+            metrics::counter!("usage_gate_drift_units").increment(units.units.unsigned_abs());
         }
     }
 
@@ -61,9 +61,9 @@ impl Unrecorded {
         let mut left = Vec::with_capacity(taken.len());
         for ((_, counter, start), mut forfeit) in taken.drain() {
             if let Some(credit) = credits.get_mut(&(counter, start)) {
-                let back = forfeit.units.min(*credit);
+                let back = forfeit.units.min(i64::try_from(*credit).unwrap_or(i64::MAX));
                 forfeit.units = forfeit.units.saturating_sub(back);
-                *credit = credit.saturating_sub(back);
+                *credit = credit.saturating_sub(back.unsigned_abs());
             }
             if forfeit.units > 0 {
                 left.push(forfeit);
@@ -102,7 +102,7 @@ mod tests {
             period: Period { start, end: start },
             units,
         };
-        let sum = |left: Vec<Forfeit>| left.iter().map(|forfeit| forfeit.units).sum::<u64>();
+        let sum = |left: Vec<Forfeit>| left.iter().map(|forfeit| forfeit.units).sum::<i64>();
         let unrecorded = Unrecorded::default();
         unrecorded.add(of(1, 10));
         unrecorded.add(of(2, 2));

@@ -180,32 +180,38 @@ impl QuotaCounter {
         units: i64,
         period: impl FnOnce() -> Option<Period>,
         debtor: &Debtor<'_>,
-    ) -> Booking {
-        if units >= 0 {
+    ) -> Bookings {
+        let mut bookings = Bookings::new();
+        if units > 0 {
             // What was taken nowhere is given back nowhere.
-            return from.filter(|_| units > 0).map_or(Booking::NOTHING, |from| self.give_back(from, units));
+            from.iter().for_each(|from| bookings.extend(self.give_back(from, units)));
+        } else if units < 0 {
+            let own = from.filter(|entry| entry.adjust(units)).map(Arc::clone);
+            let period = || from.map(|entry| entry.period).or_else(period);
+            let lease = own.or_else(|| self.owe(units.saturating_neg(), period()?, debtor));
+            bookings.extend(lease.map(|lease| Booking { lease, used: units.saturating_neg() }));
         }
-        let booked = |entry: &Arc<LeaseEntry>| Booking { lease: entry.tag(), used: units.saturating_neg() };
-        if let Some(entry) = from.filter(|entry| entry.adjust(units)) {
-            return booked(entry);
-        }
-        let period = from.map(|entry| entry.period).or_else(period);
-        let owed = period.and_then(|period| self.owe(units.saturating_neg(), period, debtor));
-        owed.as_ref().map_or(Booking::NOTHING, booked)
+        bookings
     }
 
-    /// Gives units back, to the lease that they were taken from or another of its period that has spent as many. What no lease can take is not
-    /// granted again: the ended one counts it as used.
-    pub(crate) fn give_back(&self, from: &Arc<LeaseEntry>, units: i64) -> Booking {
-        if from.adjust(units) {
-            return Booking { lease: from.tag(), used: units.saturating_neg() };
-        }
+    /// Gives units back, to the lease that they were taken from, then to others of its period, to each as many as it has spent. What no lease can take
+    /// is not granted again: the ended one counts it as used.
+    pub(crate) fn give_back(&self, from: &Arc<LeaseEntry>, units: i64) -> Bookings {
         let leases = self.leases.load();
-        let credited = leases.iter().filter(|entry| entry.period == from.period).find_map(|entry| {
-            let given = entry.credit(units);
-            (given > 0).then_some(Booking { lease: entry.tag(), used: given.saturating_neg() })
-        });
-        credited.unwrap_or(Booking::NOTHING)
+        let others = leases.iter().filter(|entry| entry.period == from.period && !Arc::ptr_eq(entry, from));
+        let mut left = units;
+        let mut bookings = Bookings::new();
+        for entry in std::iter::once(from).chain(others) {
+            let given = entry.credit(left);
+            if given > 0 {
+                bookings.push(Booking { lease: Arc::clone(entry), used: given.saturating_neg() });
+                left = left.saturating_sub(given);
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        bookings
     }
 
     /// Spends units that no lease has: on one of their period that is in debt then, or as a debt that the authority is told of. `None` if
@@ -418,19 +424,19 @@ impl QuotaCounter {
     }
 }
 
-/// Where units were booked, as a record cites them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a difference was booked, as a record cites it.
+///
+/// To be kept until the record is published: the lease table keeps an entry as long as somebody holds it, and what a crash leaves between the two is found
+/// by that.
+#[derive(Debug)]
 pub(crate) struct Booking {
-    /// The lower half of the lease's id.
-    pub(crate) lease: u64,
+    pub(crate) lease: Arc<LeaseEntry>,
     /// How much more is used; negative for a credit.
     pub(crate) used: i64,
 }
 
-impl Booking {
-    /// Nothing was booked anywhere.
-    pub(crate) const NOTHING: Self = Self { lease: 0, used: 0 };
-}
+/// Mostly none, since most requests cost what was known at the door.
+pub(crate) type Bookings = SmallVec<[Booking; 1]>;
 
 /// A wish for units.
 #[derive(Debug, Clone, Copy)]

@@ -88,7 +88,7 @@ struct Part {
 
 /// What a round of the driver is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Round {
+pub(crate) enum Round {
     /// Units are wanted.
     Queued,
     /// A second has passed.
@@ -171,7 +171,7 @@ impl LeaseDriver {
         self.round(Round::Drain).await
     }
 
-    pub(super) async fn round(&self, round: Round) -> Result<(), StoreError> {
+    pub(crate) async fn round(&self, round: Round) -> Result<(), StoreError> {
         let mut turn = self.turn.lock().await;
         // Also while there is no answer: requests go on where a limit goes on.
         self.table.make_room();

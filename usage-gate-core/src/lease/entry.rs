@@ -90,7 +90,9 @@ impl LeaseEntry {
         self.word().adjust(units)
     }
 
-    /// Gives units back that were taken of another lease of the period, as far as this one counts as many as used. Gives how many.
+    /// Gives units back, as far as this one counts as many as used; none if it is being returned. Gives how many.
+    ///
+    /// Requests may give back more than they took here, for leases that have gone back before; then others find less to give back.
     pub(crate) fn credit(&self, units: i64) -> i64 {
         self.word().credit(units, i64::try_from(self.size).unwrap_or(i64::MAX))
     }

@@ -1,9 +1,12 @@
 //! Units that a dead life took of its leases without leaving a record of them: B9. Pure.
 //!
 //! A process that is killed between taking units and saying so in a seat leaves a lease that counts more than all records of its requests do. The
-//! difference is forfeited: nobody is billed for it, nobody gets it again, and a record says so. It is computed from the table before a
-//! new life spends on it, and from the records of the dead life's stream once those of its seats are among them; so it is idempotent, since a
-//! record of forfeited units is one of them.
+//! difference is forfeited: nobody is billed for it, nobody gets it again, and a record says so. One that is killed between giving units back and publishing
+//! the record leaves a lease that counts less than its seat says; then a record takes the difference back, so that the lease is right, which
+//! may have gone back to the authority with the units in the meantime.
+//!
+//! It is computed from the table before a new life spends on it, and from the records of the dead life's stream once those of its seats are among
+//! them; so it is idempotent, since these records are some of them.
 
 use std::collections::HashMap;
 
@@ -13,60 +16,32 @@ use crate::model::{Environment, KeyId, Meters, RequestId, StreamId, Timestamp};
 use crate::period::Period;
 use crate::store::{CounterId, LeaseId, Measured, Outcome, QuotaUse, Subject, UnitTotals, UsageRecord};
 
-/// What is wrong with one lease of a dead life.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Difference {
-    /// Units that no record has.
-    Forfeited(Forfeit),
-    /// Records have this many units more than the lease: its units are to be lowered by as many, never raised.
-    Owed(u64),
-}
-
-/// Units of a lease that no record has.
+/// Units of a lease that no record has; or, below 0, that records have and the lease got back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Forfeit {
     pub(crate) lease: LeaseId,
     pub(crate) counter: CounterId,
     pub(crate) period: Period,
-    pub(crate) units: u64,
+    pub(crate) units: i64,
 }
 
 /// Compares the leases that the life `dead` has spent on with its records: `cited` is the sum of [`QuotaUse::units`] by lease over its stream, the
-/// records of its seats among them. Gives what is to be recorded there as forfeited, and lowers leases that count too little.
+/// records of its seats among them. Gives what is to be recorded there.
 ///
 /// To be called before the table is taken over. Called again, with the new records among those that are summed, it finds nothing.
-pub(crate) fn reconcile(found: &mut [Found], cited: &HashMap<u64, i64>, dead: StreamId) -> Vec<Forfeit> {
-    let mut forfeited = Vec::new();
-    for found in found {
-        match difference(&found.entry, cited, dead.tag()) {
-            None => {}
-            Some(Difference::Forfeited(forfeit)) => forfeited.push(forfeit),
-            Some(Difference::Owed(units)) => {
-                found.slot.lower(units);
-                found.entry.left = found.entry.left.saturating_sub(i64::try_from(units).unwrap_or(i64::MAX));
-            }
-        }
-    }
-    forfeited
+pub(crate) fn reconcile(found: &[Found], cited: &HashMap<u64, i64>, dead: StreamId) -> Vec<Forfeit> {
+    found.iter().filter_map(|found| difference(&found.entry, cited, dead.tag())).collect()
 }
 
-fn difference(entry: &TableEntry, cited: &HashMap<u64, i64>, dead: u64) -> Option<Difference> {
+fn difference(entry: &TableEntry, cited: &HashMap<u64, i64>, dead: u64) -> Option<Forfeit> {
     if entry.state == SlotState::Asked || entry.life != dead {
         return None;
     }
     let recorded = cited.get(&entry.lease.tag()).copied().unwrap_or(0);
-    let missing = i128::from(entry.used()) - i128::from(entry.base) - i128::from(recorded);
-    let units = u64::try_from(missing.unsigned_abs()).unwrap_or(u64::MAX);
-    match missing {
-        0 => None,
-        1.. => Some(Difference::Forfeited(Forfeit {
-            lease: entry.lease,
-            counter: entry.counter.clone(),
-            period: entry.period,
-            units,
-        })),
-        _ => Some(Difference::Owed(units)),
-    }
+    let units = i128::from(entry.used()) - i128::from(entry.base) - i128::from(recorded);
+    let units = i64::try_from(units).unwrap_or(if units > 0 { i64::MAX } else { i64::MIN });
+    let (lease, counter, period) = (entry.lease, entry.counter.clone(), entry.period);
+    (units != 0).then_some(Forfeit { lease, counter, period, units })
 }
 
 impl Forfeit {
@@ -74,7 +49,7 @@ impl Forfeit {
     pub(crate) fn record(&self, meters: &Meters, at: Timestamp) -> UsageRecord {
         let mut units = UnitTotals::default();
         if let Some(meter) = meters.index(&self.counter.meter) {
-            units.set(meter, self.units);
+            units.set(meter, u64::try_from(self.units).unwrap_or(0));
         }
         let (user, key) = match self.counter.subject {
             Subject::User(user) => (user, KeyId::from_u128(0)),
@@ -100,7 +75,7 @@ impl Forfeit {
                 lease: self.lease.tag(),
                 counter: self.counter.tag(),
                 period: self.period.start.floor_seconds(),
-                units: i64::try_from(self.units).unwrap_or(i64::MAX),
+                units: self.units,
             }],
             retry: None,
         }
@@ -139,11 +114,7 @@ mod tests {
     #[track_caller]
     fn check(left: i64, base: u64, cited: i64, expected: i64) {
         let dead = StreamId::from_u128(1 << 64 | 3);
-        let got = match difference(&entry(left, base), &HashMap::from([(7, cited)]), dead.tag()) {
-            None => 0,
-            Some(Difference::Forfeited(forfeit)) => forfeit.units.cast_signed(),
-            Some(Difference::Owed(units)) => -units.cast_signed(),
-        };
+        let got = difference(&entry(left, base), &HashMap::from([(7, cited)]), dead.tag()).map_or(0, |one| one.units);
         assert_eq!(got, expected);
     }
 
@@ -164,9 +135,8 @@ mod tests {
         let owed = |left| TableEntry { state: SlotState::Owed, size: 0, ..entry(left, 0) };
         let cited = HashMap::from([(7, 5)]);
         assert_eq!(difference(&owed(-5), &cited, 3), None);
-        assert_eq!(difference(&owed(-3), &cited, 3), Some(Difference::Owed(2)));
-        let found = difference(&owed(-6), &cited, 3);
-        assert!(matches!(found, Some(Difference::Forfeited(Forfeit { units: 1, .. }))), "{found:?}");
+        assert_eq!(difference(&owed(-3), &cited, 3).map(|one| one.units), Some(-2));
+        assert_eq!(difference(&owed(-6), &cited, 3).map(|one| one.units), Some(1));
     }
 
     #[test]
@@ -180,7 +150,7 @@ mod tests {
     #[test]
     fn its_record_names_whose_it_is_and_cites_the_lease() {
         let found = difference(&entry(60, 0), &HashMap::new(), 3);
-        let Some(Difference::Forfeited(forfeit)) = found else { panic!("{found:?}") };
+        let Some(forfeit) = found else { panic!("there is a difference") };
         let record = forfeit.record(&Meters::default(), Timestamp::from_micros(8));
         assert_eq!((record.user, record.outcome), (Some(UserId::from_u128(2)), Outcome::Forfeited));
         assert_eq!(record.units.of(Meters::default().index("input_tokens").unwrap()), 40);

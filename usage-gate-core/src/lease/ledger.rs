@@ -72,6 +72,7 @@ impl DebtKey {
 
 /// All windows, leases and nodes.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Ledger {
     nodes: HashMap<Arc<str>, Node>,
     windows: BTreeMap<CounterId, BTreeMap<Timestamp, Window>>,
@@ -94,6 +95,7 @@ struct Node {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Window {
     row: WindowRow,
     open: BTreeSet<LeaseId>,
@@ -250,6 +252,20 @@ impl Ledger {
                 (counter, *start, window.row, size, used)
             })
         })
+    }
+
+    /// Whether a debt was told, for tests.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, debt: &DebtKey) -> bool {
+        self.debts.contains_key(debt)
+    }
+
+    /// Open leases of a window with their reported use, for tests.
+    #[cfg(test)]
+    pub(crate) fn open_in(&self, counter: &CounterId, start: Timestamp) -> Vec<(LeaseId, u64)> {
+        let window = self.windows.get(counter).and_then(|starts| starts.get(&start));
+        let open = window.into_iter().flat_map(|window| &window.open);
+        open.filter_map(|id| Some((*id, self.leases.get(id)?.used))).collect()
     }
 
     /// Asserts A1 and A2 for every window, for tests.

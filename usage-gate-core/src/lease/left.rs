@@ -67,13 +67,6 @@ impl Left<'_> {
         // AcqRel: every spend before the mark is in the number, none after it succeeds.
         parts(self.0.fetch_or(RETURNING, Ordering::AcqRel)).0
     }
-
-    /// Takes units away, mark or not. Only before the lease is spent on.
-    pub(super) fn lower(self, units: u64) {
-        let (left, returning) = self.read();
-        let units = i64::try_from(units).unwrap_or(i64::MAX);
-        self.0.store(whole(left.saturating_sub(units), returning), Ordering::Release);
-    }
 }
 
 pub(super) fn parts(word: u64) -> (i64, bool) {
@@ -99,7 +92,6 @@ mod tests {
         left.begin(i64::MIN);
         assert!(left.adjust(i64::MIN) && !left.spend(1));
         assert_eq!(left.begin_return(), i64::MIN / 2);
-        left.lower(u64::MAX);
         assert_eq!(left.read(), (i64::MIN / 2, true));
     }
 

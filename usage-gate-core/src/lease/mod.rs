@@ -21,12 +21,18 @@ mod table;
 mod window;
 
 pub(crate) use bucket::{RateBucket, RateSpec, RateTaken};
-pub(crate) use counter::{Booking, Counter, CounterState, Counters, QuotaCounter, QuotaTerms, Return};
+pub(crate) use counter::{Booking, Bookings, Counter, CounterState, Counters, QuotaCounter, QuotaTerms, Return};
+#[cfg(test)]
+pub(crate) use driver::Round;
 pub(crate) use driver::{LeaseDriver, LeaseQueue};
 pub(crate) use entry::LeaseEntry;
 pub(crate) use forfeit::{Forfeit, reconcile};
 pub(crate) use owed::Debtor;
+#[cfg(test)]
+pub(crate) use slot::{SlotState, TableEntry};
 pub use table::TableError;
+#[cfg(test)]
+pub(crate) use table::table_entries;
 pub(crate) use table::{Found, LeaseTable};
 
 use inherit::inherit;

@@ -341,7 +341,7 @@ mod tests {
             cap_version: 0,
         };
         assert_eq!(place.read(), Ok(Some(expected.clone())));
-        place.left().lower(42);
+        assert!(place.left().adjust(-42));
         place.rebase(42, 9);
         let lowered = TableEntry { left: -2, base: 42, life: 9, ..expected };
         assert_eq!((place.read(), lowered.used()), (Ok(Some(lowered.clone())), 42));

@@ -22,9 +22,9 @@ use crate::model::StreamId;
 use crate::store::{CounterId, LeaseId, TableId};
 
 /// Entries of a file.
-const ENTRIES: usize = 1_024;
+const ENTRIES: usize = if cfg!(test) { 16 } else { 1_024 };
 /// Entries that are kept free for debts: more than counters come to be between two rounds of the driver.
-const KEPT_FREE: usize = 512;
+const KEPT_FREE: usize = ENTRIES / 2;
 /// Files, at most: a million leases.
 const MOST_FILES: usize = 1_024;
 const FILE_WORDS: usize = (ENTRIES + 1) * SLOT_WORDS;
@@ -231,11 +231,6 @@ impl Slot {
         self.place.rebase(used, self.table.life);
     }
 
-    /// Takes units away that records say were used. Only before the lease is spent on.
-    pub(crate) fn lower(&self, units: u64) {
-        self.place.left().lower(units);
-    }
-
     /// The authority has closed the lease, or has none: the entry is free when this is dropped.
     ///
     /// Not before: a request in flight may hold units of it, and what a crash leaves of those is forfeited by this entry.
@@ -309,6 +304,13 @@ fn read(area: &Area, kernel: KernelBoot) -> io::Result<Option<Known>> {
         }
     }
     Ok(Some(known))
+}
+
+/// What the table of an area says, for tests.
+#[cfg(test)]
+pub(crate) fn table_entries(area: &Area, kernel: KernelBoot) -> Vec<TableEntry> {
+    let known = read(area, kernel).unwrap();
+    known.into_iter().flat_map(|known| known.entries).map(|(.., entry)| entry).collect()
 }
 
 /// A file of the table; `None` if it is not there or has another size.
@@ -400,7 +402,7 @@ mod tests {
         let area = Area::folder(&folder).unwrap();
         let (table, found) = open(&area, "a", 3).unwrap();
         assert!(found.is_empty());
-        let slots: Vec<Slot> = (0..1_500).map(|_| table.ask(LeaseId::generate(), &counter()).unwrap()).collect();
+        let slots: Vec<Slot> = (0..ENTRIES + 5).map(|_| table.ask(LeaseId::generate(), &counter()).unwrap()).collect();
         assert_eq!(area.list().unwrap(), ["leases-0000.tab", "leases-0001.tab"]);
         for slot in slots.iter().skip(2) {
             slot.release();
@@ -411,7 +413,8 @@ mod tests {
 
         let (table, found) = open(&area, "a", 3).unwrap();
         assert_eq!((table.id(), found.len()), (id, 2));
-        let slots: Vec<Slot> = (0..2_046).map(|_| table.ask(LeaseId::generate(), &counter()).unwrap()).collect();
+        let slots: Vec<Slot> =
+            (0..2 * ENTRIES - 2).map(|_| table.ask(LeaseId::generate(), &counter()).unwrap()).collect();
         assert_eq!(area.list().unwrap().len(), 2, "what was released is taken again");
         drop((slots, found, table));
 

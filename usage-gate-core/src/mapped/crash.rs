@@ -36,6 +36,12 @@ pub(super) fn step() -> bool {
     true
 }
 
+/// Ends the process here.
+pub(crate) fn kill() -> ! {
+    DEAD.set(true);
+    resume_unwind(Box::new(Killed));
+}
+
 /// Which of the next syncs of this thread fail: the lowest bit is the next one.
 pub(crate) fn fail_syncs(which: u64) {
     FAILING.set(which);

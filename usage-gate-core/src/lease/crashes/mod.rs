@@ -16,8 +16,7 @@ use super::driver::Round;
 use super::ledger::Ledger;
 use super::slot::SlotState;
 use super::{
-    Booking, Counter, CounterState, Debtor, Found, LeaseDriver, LeaseEntry, LeaseTable, QuotaCounter, QuotaTerms,
-    reconcile,
+    Counter, CounterState, Debtor, Found, LeaseDriver, LeaseEntry, LeaseTable, QuotaCounter, QuotaTerms, reconcile,
 };
 use crate::clock::{Clock, ManualClock};
 use crate::kernel::KernelBoot;
@@ -184,7 +183,7 @@ impl World {
     }
 
     /// What the start of a life does with the journal: seats leave their records, then leases are compared with all of them.
-    fn recover(&self, found: &mut [Found]) {
+    fn recover(&self, found: &[Found]) {
         loop {
             let seat = self.seats.borrow().first().copied();
             let Some((life, lease, units)) = seat else { break };
@@ -200,8 +199,8 @@ impl World {
                 *cited.entry(*lease).or_default() += units;
             }
             for forfeit in reconcile(found, &cited, dead) {
-                self.record(dead, forfeit.lease.tag(), forfeit.units.cast_signed());
-                self.forfeited.set(self.forfeited.get() + forfeit.units);
+                self.record(dead, forfeit.lease.tag(), forfeit.units);
+                self.forfeited.set(self.forfeited.get() + u64::try_from(forfeit.units).unwrap_or(0));
             }
         }
     }
@@ -244,8 +243,8 @@ struct Life<'a> {
 
 /// A request that was forwarded.
 struct InFlight {
-    entry: Option<Arc<LeaseEntry>>,
-    held: Booking,
+    entry: Arc<LeaseEntry>,
+    units: i64,
 }
 
 impl<'a> Life<'a> {
@@ -254,7 +253,7 @@ impl<'a> Life<'a> {
         let stream = StreamId::from_u128(world.lives.get());
         let kernel = KernelBoot::from_u128(world.kernel.get());
         let (table, mut found) = LeaseTable::open(&world.area, "a", stream, kernel).unwrap();
-        world.recover(&mut found);
+        world.recover(&found);
         let driver = driver(world, stream, table);
         let counters = Arc::clone(&driver.counters);
         let open = at_once(driver.store.register(&driver.node)).unwrap();
@@ -320,26 +319,26 @@ impl<'a> Life<'a> {
             entry = quota.take(units, now);
             entry.as_ref()?;
         }
-        let used = units.cast_signed();
-        let entry = entry.or_else(|| quota.owe(used, self.world.window().period, &self.debtor()));
-        let held = entry.as_ref().map_or(Booking::NOTHING, |entry| Booking { lease: entry.tag(), used });
+        let units = units.cast_signed();
+        let entry = entry.or_else(|| quota.owe(units, self.world.window().period, &self.debtor()))?;
         // The seat: what is taken and not yet in it is forfeited.
         step(&self.world.steps);
-        self.world.seats.borrow_mut().push((self.stream, held.lease, held.used));
-        Some(InFlight { entry, held })
+        self.world.seats.borrow_mut().push((self.stream, entry.tag(), units));
+        Some(InFlight { entry, units })
     }
 
     fn settle(&self, request: &InFlight, owed: i64) {
-        let difference = request.held.used - owed;
+        let difference = request.units - owed;
         let period = || Some(self.world.window().period);
-        let booked = self.quota().adjust(request.entry.as_ref(), difference, period, &self.debtor());
+        let booked = self.quota().adjust(Some(&request.entry), difference, period, &self.debtor());
         step(&self.world.steps);
         // The record is published, and with it the seat is free.
-        let held = (self.stream, request.held.lease, request.held.used);
+        let held = (self.stream, request.entry.tag(), request.units);
         let at = self.world.seats.borrow().iter().position(|seat| *seat == held).unwrap();
         self.world.seats.borrow_mut().remove(at);
         let mut records = self.world.records.borrow_mut();
-        records.extend([request.held, booked].map(|booking| (self.stream, booking.lease, booking.used)));
+        records.push(held);
+        records.extend(booked.iter().map(|booking| (self.stream, booking.lease.tag(), booking.used)));
     }
 
     /// What a node does on a busy day: leases, requests that overlap, a tick, costs that become known late, and a lease that goes back.
