@@ -25,6 +25,9 @@ pub mod price;
 pub mod routes;
 mod seat;
 pub mod secret;
+#[cfg(not(loom))]
+#[cfg(test)]
+mod simulation;
 pub mod store;
 mod sync;
 pub mod verify;
