@@ -107,7 +107,10 @@ impl Shipper {
                     Ok(watermark) => Event::Watermark(watermark),
                     Err(error) => self.failed(error, &mut failure),
                 },
-                Effect::Look { stream, after } => self.look(turn, stream, after, &mut ticked),
+                Effect::Look { stream, after } => match self.look(turn, stream, after, &mut ticked) {
+                    Ok(event) => event,
+                    Err(error) => self.failed(error, &mut failure),
+                },
                 Effect::Send { .. } => match self.send(turn).await {
                     Ok(watermark) => Event::Watermark(watermark),
                     Err(error) => self.failed(error, &mut failure),
@@ -154,19 +157,22 @@ impl Shipper {
     }
 
     /// Reads what comes after a place, and keeps it until the sink has it.
-    fn look(&self, turn: &mut Turn, stream: StreamId, after: u64, ticked: &mut bool) -> Event {
+    fn look(&self, turn: &mut Turn, stream: StreamId, after: u64, ticked: &mut bool) -> Result<Event, StoreError> {
         let from = after.saturating_add(1);
         let batch = if stream == self.recorder.journal.stream() {
             self.look_living(turn, from, ticked)
         } else {
             let dead = turn.dead.iter().find(|dead| dead.id == stream);
-            dead.and_then(|dead| dead.read(from, MOST_ITEMS)).map(|chunk| chunk.into_batch(self.clock.wall()))
+            let chunk = dead.map(|dead| dead.read(from, MOST_ITEMS)).transpose();
+            let chunk =
+                chunk.map_err(|error| StoreError::unavailable("read the journal of an earlier process", error))?;
+            chunk.flatten().map(|chunk| chunk.into_batch(self.clock.wall()))
         };
         turn.batch = batch.map(|batch| over_gap(batch, from));
-        match &turn.batch {
+        Ok(match &turn.batch {
             Some(batch) => Event::Offered(Range { first: batch.first, last: batch.last }),
             None => Event::Nothing,
-        }
+        })
     }
 
     fn look_living(&self, turn: &mut Turn, from: u64, ticked: &mut bool) -> Option<Batch> {

@@ -7,6 +7,7 @@ mod demo_upstream;
 mod journal;
 mod key;
 mod log;
+mod open_files;
 mod sample;
 mod serve;
 mod table;
