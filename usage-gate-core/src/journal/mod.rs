@@ -28,7 +28,7 @@ mod segment;
 mod slot;
 mod unrecorded;
 
-pub use entries::{Entries, Entry, Item, entries, in_flight, segments};
+pub use entries::{Entries, Entry, Item, entries, in_flight};
 pub(crate) use files::Files;
 pub use keeper::JournalDurability;
 pub(crate) use keeper::{Journal, JournalOptions, JournalState};

@@ -1,18 +1,17 @@
 //! `usage-gate verify`: whether the books say what was recorded. Only reads, beside a server or without.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
-use usage_gate_core::journal::{Item, entries, in_flight, segments};
+use usage_gate_core::journal::{Item, entries, in_flight};
 use usage_gate_core::model::TenantId;
 use usage_gate_core::period::{AnchorDay, Calendar, Period, PeriodName, Zone};
 use usage_gate_core::store::{
     AccountStore, Audit, AuditQuery, CounterAudit, PageRequest, QuotaUse, SqliteStore, UsageReader,
 };
-use usage_gate_core::verify::{Difference, UnderWay, VerifyReport, verify};
+use usage_gate_core::verify::{Comparison, Difference, UnderWay, VerifyReport};
 
 use super::journal::journal_of;
 use super::{say, table};
@@ -99,25 +98,25 @@ async fn look(store: &SqliteStore, folder: &Path, query: &AuditQuery) -> anyhow:
     // The books first: the journal then has at least as much.
     let audit = store.audit(query).await?;
     let (folder, query) = (folder.to_owned(), *query);
-    // The whole journal is read, twice.
+    // The whole journal is read.
     tokio::task::spawn_blocking(move || compare(&folder, &query, &audit)).await?
 }
 
 fn compare(folder: &Path, query: &AuditQuery, audit: &Audit) -> anyhow::Result<VerifyReport> {
     let shown = || folder.display().to_string();
-    let whole: BTreeSet<_> = segments(folder).with_context(shown)?;
     let mut held = in_flight(folder).with_context(shown)?;
-    // What is recorded and not taken in yet is under way too.
-    for entry in entries(folder).with_context(shown)? {
+    let mut comparison = Comparison::new(query, audit);
+    let mut entries = entries(folder).with_context(shown)?;
+    for entry in entries.by_ref() {
         let entry = entry.with_context(shown)?;
+        comparison.take(&entry);
+        // What is recorded and not taken in yet is under way too.
         let taken_in = audit.watermarks.get(&entry.stream).is_some_and(|watermark| entry.sequence <= *watermark);
         if let (false, Item::Record(record)) = (taken_in, &entry.item) {
             held.extend(&record.quotas);
         }
     }
-    // A file that was damaged stopped us above.
-    let items = entries(folder).with_context(shown)?.filter_map(Result::ok);
-    Ok(verify(query, audit, &whole, items, |counter| under_way(counter, &held)))
+    Ok(comparison.finish(entries.segments(), |counter| under_way(counter, &held)))
 }
 
 /// What a running server has under way of a counter; nothing, after it ended well.
