@@ -1,6 +1,6 @@
 //! `usage-gate verify`: whether the books say what was recorded. Only reads, beside a server or without.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,11 +11,10 @@ use usage_gate_core::period::{AnchorDay, Calendar, Period, PeriodName, Zone};
 use usage_gate_core::store::{
     AccountStore, Audit, AuditQuery, CounterAudit, PageRequest, QuotaUse, SqliteStore, UsageReader,
 };
-use usage_gate_core::verify::{Comparison, Difference, UnderWay, VerifyReport};
+use usage_gate_core::verify::{Comparison, Difference, UnderWay, UnderWayReport, VerifyReport};
 
-use super::journal::journal_of;
+use super::journal::Server;
 use super::{say, table};
-use crate::config;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -25,12 +24,8 @@ pub(crate) struct Arguments {
     /// Only this tenant
     #[arg(long, value_name = "ID")]
     tenant: Option<TenantId>,
-    /// The data directory of the server [default: ./usage-gate-data]
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<PathBuf>,
-    /// The server's configuration, if it says where its data or its database is
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    server: Server,
     /// Print JSON, for machines
     #[arg(long)]
     json: bool,
@@ -42,11 +37,7 @@ const PAUSE: Duration = Duration::from_millis(400);
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let period = arguments.period.to_string();
-    let mut loaded = config::load(arguments.config.as_deref(), &config::overrides(std::env::vars_os()))?;
-    if let Some(data_dir) = arguments.data_dir {
-        loaded.overrule("server.data_dir", "--data-dir", |config| config.server.data_dir = data_dir);
-    }
-    let folder = journal_of(&loaded.config.server.data_dir)?;
+    let (loaded, folder) = arguments.server.load()?;
     let database = loaded.config.database();
     let store = SqliteStore::options(&database).read_only().open().await;
     let store =
@@ -150,10 +141,7 @@ fn print(report: &VerifyReport, period: &str) -> anyhow::Result<()> {
         source.digest.len()
     ))?;
     for counter in &report.under_way {
-        say(format_args!(
-            "under way: {}: at most {} units not recorded yet, {} not reported yet",
-            counter.counter, counter.not_recorded, counter.not_reported
-        ))?;
+        say(under_way_line(counter))?;
     }
     if !report.differences.is_empty() {
         let rows: Vec<Value> = report.differences.iter().map(row).collect();
@@ -171,6 +159,31 @@ fn print(report: &VerifyReport, period: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn under_way_line(counter: &UnderWayReport) -> String {
+    let UnderWayReport { counter, not_recorded, not_reported, written_off } = counter;
+    let mut line =
+        format!("under way: {counter}: at most {not_recorded} units not recorded yet, {not_reported} not reported yet");
+    if *written_off > 0 {
+        line += &format!(", {written_off} counted as used because nobody knew what was left of their leases");
+    }
+    line
+}
+
 fn row(difference: &Difference) -> Value {
     json!(difference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_off_is_told() {
+        let mut report = UnderWayReport { counter: "c".to_owned(), not_recorded: 1, not_reported: 2, written_off: 0 };
+        let line = under_way_line(&report);
+        assert_eq!(line, "under way: c: at most 1 units not recorded yet, 2 not reported yet");
+        report.written_off = 3;
+        let more = ", 3 counted as used because nobody knew what was left of their leases";
+        assert_eq!(under_way_line(&report), format!("{line}{more}"));
+    }
 }
