@@ -395,8 +395,8 @@ mod tests {
             ..record(machine, midnight().plus_micros(HOUR))
         };
         let two = batch(STREAM, 5, vec![repeat.clone(), repeat, forfeited], vec![]);
-        store.accept(&one).await.unwrap();
-        store.accept(&two).await.unwrap();
+        store.accept(one.clone()).await.unwrap();
+        store.accept(two.clone()).await.unwrap();
         let mut all = [items(&one), items(&two)].concat();
         let late = batch(STREAM, 8, vec![record(ada, midnight())], vec![]);
         all.extend(items(&Batch { segment: two.segment, ..late }));

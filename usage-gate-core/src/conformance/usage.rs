@@ -129,7 +129,7 @@ pub async fn b3_a_repeated_batch_counts_once<S: UsageSink + UsageReader>(store: 
     assert_eq!(store.watermark(stream).await.expect("the store is there"), 0);
     let batch = batch(stream, 1, vec![record(who, midnight()); 3], vec![refusal(who, midnight())]);
     for _ in 0..2 {
-        assert_eq!(store.accept(&batch).await.expect("the store is there"), 4);
+        assert_eq!(store.accept(batch.clone()).await.expect("the store is there"), 4);
         assert_eq!(total(store, &query()).await, (6, 10));
     }
     assert_eq!(store.watermark(stream).await.expect("the store is there"), 4);
@@ -143,12 +143,12 @@ pub async fn b3_of_a_batch_that_overlaps_only_the_rest_counts<S: UsageSink + Usa
         let whole = batch(stream, 1, vec![record(who, midnight()); 3], vec![refusal(who, midnight()); 2]);
         let records = known.min(3);
         let begun = batch(stream, 1, whole.records[..records].to_vec(), whole.refusals[..known - records].to_vec());
-        let watermark = store.accept(&begun).await.expect("the store is there");
+        let watermark = store.accept(begun).await.expect("the store is there");
         assert_eq!(usize::try_from(watermark), Ok(known));
-        assert_eq!(store.accept(&whole).await.expect("the store is there"), 5);
+        assert_eq!(store.accept(whole).await.expect("the store is there"), 5);
         assert_eq!(total(store, &asked).await, (6, 17), "{known} were known");
         let refusals = batch(stream, 5, vec![], vec![refusal(who, midnight()); 2]);
-        assert_eq!(store.accept(&refusals).await.expect("the store is there"), 6);
+        assert_eq!(store.accept(refusals).await.expect("the store is there"), 6);
         assert_eq!(total(store, &asked).await, (6, 24));
     }
 }
@@ -157,10 +157,10 @@ pub async fn b3_of_a_batch_that_overlaps_only_the_rest_counts<S: UsageSink + Usa
 pub async fn b4_an_empty_batch_moves_only_the_instant<S: UsageSink + UsageReader>(store: &S) {
     let stream = StreamId::generate();
     assert_eq!(store.usage(&query()).await.expect("the store is there").complete_through, None);
-    store.accept(&batch(stream, 1, vec![record(who(true), midnight())], vec![])).await.expect("the store is there");
+    store.accept(batch(stream, 1, vec![record(who(true), midnight())], vec![])).await.expect("the store is there");
     let through = midnight().plus_micros(2 * HOUR);
     let empty = Batch::numbered(stream, 2, through, Meters::default(), vec![], vec![]);
-    assert_eq!(store.accept(&empty).await.expect("the store is there"), 1);
+    assert_eq!(store.accept(empty).await.expect("the store is there"), 1);
     assert_eq!(store.usage(&query()).await.expect("the store is there").complete_through, Some(through));
     assert_eq!(total(store, &query()).await, (2, 1));
 }
@@ -169,7 +169,7 @@ pub async fn b4_an_empty_batch_moves_only_the_instant<S: UsageSink + UsageReader
 pub async fn streams_have_watermarks_of_their_own<S: UsageSink + UsageReader>(store: &S) {
     let who = who(false);
     for stream in [StreamId::generate(), StreamId::generate()] {
-        store.accept(&batch(stream, 1, vec![record(who, midnight())], vec![])).await.expect("the store is there");
+        store.accept(batch(stream, 1, vec![record(who, midnight())], vec![])).await.expect("the store is there");
         assert_eq!(store.watermark(stream).await.expect("the store is there"), 1);
     }
     assert_eq!(total(store, &query()).await, (4, 2));
@@ -179,7 +179,7 @@ pub async fn streams_have_watermarks_of_their_own<S: UsageSink + UsageReader>(st
 pub async fn usage_is_split_by_every_dimension<S: UsageSink + UsageReader>(store: &S) {
     let (stream, ada, machine) = (StreamId::generate(), who(true), who(false));
     let records = vec![record(ada, midnight()), record(machine, midnight())];
-    store.accept(&batch(stream, 1, records, vec![refusal(ada, midnight())])).await.expect("the store is there");
+    store.accept(batch(stream, 1, records, vec![refusal(ada, midnight())])).await.expect("the store is there");
     let asked = UsageQuery { group_by: BTreeSet::from(Dimension::ALL), tenant: Some(ada.tenant), ..query() };
     let found = items(store, &asked).await;
     let group = |outcome: &str, route: &str, limit: Option<&str>| {
@@ -213,7 +213,7 @@ pub async fn usage_is_filtered<S: UsageSink + UsageReader>(store: &S) {
         ..record(machine, midnight())
     };
     let records = vec![record(ada, midnight()), test];
-    store.accept(&batch(stream, 1, records, vec![])).await.expect("the store is there");
+    store.accept(batch(stream, 1, records, vec![])).await.expect("the store is there");
     let one = (2, 1);
     assert_eq!(total(store, &UsageQuery { tenant: Some(ada.tenant), ..query() }).await, one);
     assert_eq!(total(store, &UsageQuery { user: ada.user, ..query() }).await, one);
@@ -230,7 +230,7 @@ pub async fn usage_is_filtered<S: UsageSink + UsageReader>(store: &S) {
 pub async fn usage_is_cut_into_windows<S: UsageSink + UsageReader>(store: &S) {
     let (stream, who) = (StreamId::generate(), who(true));
     let records: Vec<_> = (0..48).map(|hour| record(who, midnight().plus_micros(hour * HOUR))).collect();
-    store.accept(&batch(stream, 1, records, vec![])).await.expect("the store is there");
+    store.accept(batch(stream, 1, records, vec![])).await.expect("the store is there");
     let units = |found: &[UsageItem]| found.iter().map(|item| item.units).collect::<Vec<_>>();
     let days = UsageQuery { window: Some(Window::Day), ..query() };
     assert_eq!(units(&items(store, &days).await), [48, 48]);
@@ -248,7 +248,7 @@ pub async fn b8_a_batch_beyond_the_watermark_is_not_taken_in<S: UsageSink + Usag
     let (stream, who) = (StreamId::generate(), who(true));
     let accept = async |first, count| {
         let batch = batch(stream, first, vec![record(who, midnight()); count], vec![]);
-        store.accept(&batch).await.expect("the store is there")
+        store.accept(batch).await.expect("the store is there")
     };
     assert_eq!(accept(2, 3).await, 0);
     assert_eq!(accept(1, 3).await, 3);
@@ -273,7 +273,7 @@ pub async fn repeats_of_a_request_are_free_three_times<S: UsageSink + UsageReade
     };
     let mut first = 1;
     let mut accept = async |records: Vec<UsageRecord>| {
-        first = store.accept(&batch(stream, first, records, vec![])).await.expect("the store is there") + 1;
+        first = store.accept(batch(stream, first, records, vec![])).await.expect("the store is there") + 1;
     };
     // What was not billed is no request that others could be repeats of.
     accept(vec![repeat(0, Outcome::Unbilled), repeat(0, Outcome::Billed), repeat(1, Outcome::Aborted)]).await;
@@ -297,7 +297,7 @@ pub async fn what_was_forfeited_is_units_and_no_call<S: UsageSink + UsageReader>
         route: "".into(),
         ..record(who(false), midnight())
     };
-    store.accept(&batch(stream, 1, vec![forfeited], vec![])).await.expect("the store is there");
+    store.accept(batch(stream, 1, vec![forfeited], vec![])).await.expect("the store is there");
     let asked = UsageQuery { group_by: BTreeSet::from([Dimension::Key, Dimension::Outcome]), ..query() };
     let found = items(store, &asked).await;
     assert_eq!((found[0].units, found[0].requests), (2, 0));

@@ -48,9 +48,9 @@ pub(super) struct Digest {
 
 #[async_trait::async_trait]
 impl UsageSink for MemoryStore {
-    async fn accept(&self, batch: &Batch) -> Result<u64, StoreError> {
+    async fn accept(&self, batch: Batch) -> Result<u64, StoreError> {
         // B4: all of it in one critical section.
-        Ok(self.kept_usage().accept(batch.clone()))
+        Ok(self.kept_usage().accept(batch))
     }
 
     async fn watermark(&self, stream: StreamId) -> Result<u64, StoreError> {

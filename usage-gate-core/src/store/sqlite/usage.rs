@@ -15,8 +15,7 @@ use crate::store::{Batch, RollupDelta, RollupKey, StoreError, UsageSink};
 
 #[async_trait::async_trait]
 impl UsageSink for SqliteStore {
-    async fn accept(&self, batch: &Batch) -> Result<u64, StoreError> {
-        let batch = batch.clone();
+    async fn accept(&self, batch: Batch) -> Result<u64, StoreError> {
         self.write("take usage in", move |connection| accept(connection, batch)).await
     }
 
