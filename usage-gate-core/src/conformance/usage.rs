@@ -6,8 +6,8 @@ use super::instant;
 use crate::model::{Environment, KeyId, MeterIndex, Meters, RequestId, StreamId, TenantId, Timestamp, UserId};
 use crate::period::{Period, Zone};
 use crate::store::{
-    Batch, Dimension, Measured, Outcome, RefusalSum, UnitTotals, UsageItem, UsageQuery, UsageReader, UsageRecord,
-    UsageSink, Window,
+    AuditQuery, Batch, CounterTag, Dimension, Measured, Outcome, QuotaUse, RefusalSum, UnitTotals, UsageItem,
+    UsageQuery, UsageReader, UsageRecord, UsageSink, Window,
 };
 
 /// Runs every case of [`usage`](crate::conformance::usage).
@@ -26,6 +26,7 @@ macro_rules! usage_store_tests {
             b8_a_batch_beyond_the_watermark_is_not_taken_in
             repeats_of_a_request_are_free_three_times
             what_was_forfeited_is_units_and_no_call
+            what_an_audit_needs_is_forgotten_in_time
         }
         $crate::conformance_cases! {
             requests, $make,
@@ -302,4 +303,23 @@ pub async fn what_was_forfeited_is_units_and_no_call<S: UsageSink + UsageReader>
     let found = items(store, &asked).await;
     assert_eq!((found[0].units, found[0].requests), (2, 0));
     assert_eq!(found[0].group, [(Dimension::Key, None), (Dimension::Outcome, Some("forfeited".to_owned()))]);
+}
+
+/// Digests and free repeats after 400 days, what was taken of quotas after 800: of each some with each call.
+pub async fn what_an_audit_needs_is_forgotten_in_time<S: UsageSink + UsageReader>(store: &S) {
+    let (stream, who) = (StreamId::generate(), who(true));
+    let quota = QuotaUse { lease: 1, counter: CounterTag(5), period: midnight(), units: 4 };
+    let repeat = UsageRecord { retry: Some(7), quotas: vec![quota], ..record(who, midnight()) };
+    store.accept(batch(stream, 1, vec![repeat; 2], vec![])).await.expect("the store is there");
+    let period = Period { start: midnight(), end: midnight().plus_micros(24 * HOUR) };
+    for (days, digests, counters) in [(400, 1, 1), (402, 0, 1), (800, 0, 1), (802, 0, 0)] {
+        let through = midnight().plus_micros(days * 24 * HOUR);
+        for _ in 0..4 {
+            let empty = Batch::numbered(stream, 3, through, Meters::default(), vec![], vec![]);
+            store.accept(empty).await.expect("the store is there");
+        }
+        let audit = store.audit(&AuditQuery { period, tenant: None }).await.expect("the store is there");
+        let found = (audit.digests.len(), audit.freed.len(), audit.counters.len());
+        assert_eq!(found, (digests, digests, counters), "after {days} days");
+    }
 }
