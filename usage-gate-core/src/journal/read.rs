@@ -132,26 +132,6 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// All streams of a folder, oldest first, and the names of segments that cannot be read: for those who only look.
-    ///
-    /// # Errors
-    /// What the system says.
-    #[cfg(test)]
-    pub(crate) fn all(area: &Area) -> io::Result<(Vec<Self>, Vec<String>)> {
-        let (mut segments, mut damaged) = (Vec::new(), Vec::new());
-        for name in area.list()?.into_iter().filter(|name| is_segment(name)) {
-            match area.open(&name).map(|words| open_segment(words, &name)) {
-                Ok(Ok(segment)) => segments.push(KnownSegment::Mapped(segment)),
-                Ok(Err(SegmentError::Unbegun)) => {}
-                Ok(Err(_)) => damaged.push(name),
-                // It went while we looked.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((Self::group(area, segments), damaged))
-    }
-
     /// Puts segments together by stream; they come in order.
     pub(crate) fn group(area: &Area, segments: impl IntoIterator<Item = KnownSegment>) -> Vec<Self> {
         let mut streams: Vec<Self> = Vec::new();
@@ -193,12 +173,6 @@ impl Stream {
         self.segments.iter().map(KnownSegment::acked).max().unwrap_or(0)
     }
 
-    /// Whether the sink has all of it.
-    #[cfg(test)]
-    pub(crate) fn is_acked(&self) -> bool {
-        self.sealed().is_some() && self.segments.iter().all(KnownSegment::is_acked)
-    }
-
     /// Remembers that the sink has everything up to a sequence.
     pub(crate) fn ack(&self, through: u64, now: Timestamp) {
         for segment in &self.segments {
@@ -224,4 +198,36 @@ pub(crate) fn open_segment(words: Words, name: &str) -> Result<Segment, SegmentE
 /// Whether a file is called like a segment.
 pub(crate) fn is_segment(name: &str) -> bool {
     name.ends_with(".seg")
+}
+
+/// For tests, which look at a folder beside whoever writes it.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Stream {
+        /// All streams of a folder, oldest first, and the names of segments that cannot be read: for those who only look.
+        ///
+        /// # Errors
+        /// What the system says.
+        pub(crate) fn all(area: &Area) -> io::Result<(Vec<Self>, Vec<String>)> {
+            let (mut segments, mut damaged) = (Vec::new(), Vec::new());
+            for name in area.list()?.into_iter().filter(|name| is_segment(name)) {
+                match area.open(&name).map(|words| open_segment(words, &name)) {
+                    Ok(Ok(segment)) => segments.push(KnownSegment::Mapped(segment)),
+                    Ok(Err(SegmentError::Unbegun)) => {}
+                    Ok(Err(_)) => damaged.push(name),
+                    // It went while we looked.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok((Self::group(area, segments), damaged))
+        }
+
+        /// Whether the sink has all of it.
+        pub(crate) fn is_acked(&self) -> bool {
+            self.sealed().is_some() && self.segments.iter().all(KnownSegment::is_acked)
+        }
+    }
 }
