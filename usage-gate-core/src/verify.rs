@@ -127,10 +127,7 @@ pub struct Difference {
     pub found: i64,
 }
 
-/// Compares. `items` are those of the journal's segments in `whole`, in order, each from its first place on: what lies beyond the watermark is
-/// passed over. `under_way` says of each counter what may be missing.
-///
-/// The store's side is to be read before the items, so that they have at least as much.
+/// Compares what a store says with all items of a journal at once; [`Comparison`] is for journals that are longer than memory.
 #[must_use]
 pub fn verify(
     query: &AuditQuery,
@@ -139,28 +136,11 @@ pub fn verify(
     items: impl IntoIterator<Item = Entry>,
     under_way: impl Fn(&CounterAudit) -> UnderWay,
 ) -> VerifyReport {
-    let mut findings = Findings::default();
-    let mut journal = Journal { query, audit, records: 0, sums: BTreeMap::new(), chains: BTreeMap::new() };
+    let mut comparison = Comparison::new(query, audit);
     for item in items.into_iter().filter(|item| whole.contains(&(item.stream, item.segment))) {
-        journal.take(&item);
+        comparison.take(&item);
     }
-    journal.compare_hashes(&mut findings);
-    let Journal { records, mut sums, chains, .. } = journal;
-    let source = VerifySource {
-        records: chains.keys().map(|(stream, segment)| SegmentName { stream: *stream, segment: *segment }).collect(),
-        digest: digests_of_others(audit, whole, &mut sums),
-    };
-    compare_usage(&sums, &audit.rollups, &mut findings);
-    let under_way = compare_counters(&audit.counters, under_way, &mut findings);
-    VerifyReport {
-        period: query.period,
-        ok: findings.listed.is_empty(),
-        records,
-        source,
-        under_way,
-        differences: findings.listed,
-        more_differences: findings.more,
-    }
+    comparison.finish(whole, under_way)
 }
 
 #[derive(Default)]
@@ -179,8 +159,9 @@ impl Findings {
     }
 }
 
-/// The journal's side so far.
-struct Journal<'a> {
+/// A comparison that is under way: the journal's side is given an item at a time.
+#[derive(Debug)]
+pub struct Comparison<'a> {
     query: &'a AuditQuery,
     audit: &'a Audit,
     records: u64,
@@ -189,8 +170,15 @@ struct Journal<'a> {
     chains: BTreeMap<(StreamId, u64), (Chain, u64)>,
 }
 
-impl Journal<'_> {
-    fn take(&mut self, item: &Entry) {
+impl<'a> Comparison<'a> {
+    /// Begins. The store's side is to be read before the items, so that they have at least as much.
+    #[must_use]
+    pub const fn new(query: &'a AuditQuery, audit: &'a Audit) -> Self {
+        Self { query, audit, records: 0, sums: BTreeMap::new(), chains: BTreeMap::new() }
+    }
+
+    /// Takes the next item of the journal. Those of a segment are given in order, from its first place on; what lies beyond the watermark is passed over.
+    pub fn take(&mut self, item: &Entry) {
         let segment = (item.stream, item.segment);
         if self.audit.watermarks.get(&item.stream).is_none_or(|watermark| *watermark < item.sequence) {
             return;
@@ -214,6 +202,35 @@ impl Journal<'_> {
                     self.records = self.records.saturating_add(1);
                 }
             }
+        }
+    }
+
+    /// Compares. `whole` are the segments whose items were given, also those without any; the others are known by their digests. `under_way` says of each
+    /// counter what may be missing.
+    #[must_use]
+    pub fn finish(
+        self,
+        whole: &BTreeSet<(StreamId, u64)>,
+        under_way: impl Fn(&CounterAudit) -> UnderWay,
+    ) -> VerifyReport {
+        let mut findings = Findings::default();
+        self.compare_hashes(&mut findings);
+        let Self { query, audit, records, mut sums, chains } = self;
+        let named = |(stream, segment): &(StreamId, u64)| SegmentName { stream: *stream, segment: *segment };
+        let source = VerifySource {
+            records: chains.keys().map(named).collect(),
+            digest: digests_of_others(audit, whole, &mut sums),
+        };
+        compare_usage(&sums, &audit.rollups, &mut findings);
+        let under_way = compare_counters(&audit.counters, under_way, &mut findings);
+        VerifyReport {
+            period: query.period,
+            ok: findings.listed.is_empty(),
+            records,
+            source,
+            under_way,
+            differences: findings.listed,
+            more_differences: findings.more,
         }
     }
 
@@ -380,8 +397,8 @@ mod tests {
             ..record(machine, midnight().plus_micros(HOUR))
         };
         let two = batch(STREAM, 5, vec![repeat.clone(), repeat, forfeited], vec![]);
-        store.accept(&one).await.unwrap();
-        store.accept(&two).await.unwrap();
+        store.accept(one.clone()).await.unwrap();
+        store.accept(two.clone()).await.unwrap();
         let mut all = [items(&one), items(&two)].concat();
         let late = batch(STREAM, 8, vec![record(ada, midnight())], vec![]);
         all.extend(items(&Batch { segment: two.segment, ..late }));

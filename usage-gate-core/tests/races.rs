@@ -63,7 +63,7 @@ impl Faults {
 
 #[async_trait::async_trait]
 impl UsageSink for Faulty {
-    async fn accept(&self, batch: &Batch) -> Result<u64, StoreError> {
+    async fn accept(&self, batch: Batch) -> Result<u64, StoreError> {
         Faults::fail(&self.faults.sink_fails)?;
         self.faults.records.fetch_add(batch.records.len(), Ordering::SeqCst);
         self.inner.accept(batch).await

@@ -113,7 +113,7 @@ impl Shipping<'_> {
             self.begin = self.begin.plus_micros(if number % 10 == 9 { HOUR } else { 0 });
             self.first = batch.last + 1;
             let began = Instant::now();
-            self.runtime.block_on(self.store.accept(&batch)).unwrap();
+            self.runtime.block_on(self.store.accept(batch)).unwrap();
             spent += began.elapsed();
         }
         spent

@@ -75,7 +75,7 @@ pub async fn million_rows(store: &SqliteStore, tenant: TenantId, now: Timestamp)
     for back in (0..HOURS).rev() {
         let batch = hour(stream, first, tenant, &holders, Timestamp::from_micros(last - back * HOUR));
         first = batch.last + 1;
-        store.accept(&batch).await?;
+        store.accept(batch).await?;
     }
     Ok(())
 }

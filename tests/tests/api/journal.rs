@@ -264,9 +264,14 @@ async fn what_cannot_be_looked_at_is_named() {
     let folder = Folder::new();
     let nowhere = folder.path().display().to_string();
     let no_journal = format!("error: {nowhere} has no journal: name the data directory of a server with --data-dir\n");
+    let config = folder.path().join("server.toml");
+    std::fs::write(&config, format!("[server]\ndata_dir = {nowhere:?}\n")).unwrap();
+    let config = config.to_str().unwrap();
     for (arguments, status, expected) in [
         (&["verify", "--period", "2026-11", "--data-dir", &nowhere][..], 1, no_journal.as_str()),
         (&["journal", "dump", "--data-dir", &nowhere][..], 1, no_journal.as_str()),
+        (&["verify", "--period", "2026-11", "--config", config][..], 1, no_journal.as_str()),
+        (&["journal", "dump", "--config", config][..], 1, no_journal.as_str()),
         (&["verify", "--period", "2026-13"][..], 2, "error: invalid value '2026-13' for '--period <PERIOD>'"),
         (&["verify"][..], 2, "error: the following required arguments were not provided"),
         (&["journal", "dump", "--stream", "nope"][..], 2, "error: invalid value 'nope' for '--stream <ID>'"),

@@ -112,7 +112,7 @@ async fn what_a_crash_took_is_shown_as_not_billed() {
         retry: None,
     };
     let batch = Batch::numbered(StreamId::generate(), 1, at, Meters::default(), vec![forfeited], vec![]);
-    stage.store.accept(&batch).await.unwrap();
+    stage.store.accept(batch).await.unwrap();
     for (by, name) in [("key", "Lost in a restart"), ("outcome", "Lost in a restart"), ("route", "No route")] {
         let page = stage.get(&format!("/month?by={by}"), &stage.enter("owner").await).await.is(200).text;
         assert!(page.contains("12 of them count against limits and are not billed"), "{by}");

@@ -41,7 +41,7 @@ async fn found<S: UsageReader>(store: &S, query: RequestQuery) -> Vec<RequestId>
     page.items.iter().map(|item| item.request).collect()
 }
 
-async fn accept<S: UsageSink>(store: &S, batch: &Batch) {
+async fn accept<S: UsageSink>(store: &S, batch: Batch) {
     store.accept(batch).await.expect("the store is there");
 }
 
@@ -49,8 +49,8 @@ async fn accept<S: UsageSink>(store: &S, batch: &Batch) {
 pub async fn requests_are_listed_the_newest_first<S: UsageSink + UsageReader>(store: &S) {
     let (stream, ada, machine) = (StreamId::generate(), who(true), who(false));
     let (old, long, new) = (served(ada, 1), served(machine, -4_000), served(machine, 2));
-    accept(store, &batch(stream, 1, vec![old.clone()], vec![])).await;
-    accept(store, &batch(stream, 2, vec![new.clone(), long.clone()], vec![])).await;
+    accept(store, batch(stream, 1, vec![old.clone()], vec![])).await;
+    accept(store, batch(stream, 2, vec![new.clone(), long.clone()], vec![])).await;
     let all = page(store, &RequestQuery { size: 10, ..RequestQuery::default() }).await;
     assert_eq!(all.next, None);
     let expected = |record: &UsageRecord| RequestItem {
@@ -86,7 +86,7 @@ pub async fn requests_are_filtered<S: UsageSink + UsageReader>(store: &S) {
     let mut both = batch(stream, 1, vec![one.clone(), other.clone(), forfeited], vec![]);
     both.samples = vec![sample(ada, 0)];
     let refused = both.samples[0].request;
-    accept(store, &both).await;
+    accept(store, both).await;
     let (one, other, any) = (one.request, other.request, RequestQuery::default);
     assert_eq!(found(store, any()).await, [other, one, refused], "what was forfeited was no request");
     assert_eq!(found(store, RequestQuery { tenant: Some(ada.tenant), ..any() }).await, [one, refused]);
@@ -109,8 +109,8 @@ pub async fn refusals_are_shown_with_the_limits_that_refused<S: UsageSink + Usag
     let (stream, ada) = (StreamId::generate(), who(true));
     let mut with_samples = batch(stream, 1, vec![served(ada, 1)], vec![]);
     with_samples.samples = (0..100).map(|seconds| sample(ada, -seconds)).collect();
-    accept(store, &with_samples).await;
-    accept(store, &with_samples).await;
+    accept(store, with_samples.clone()).await;
+    accept(store, with_samples.clone()).await;
     let asked = RequestQuery { outcome: Some("refused:rate_limited".to_owned()), size: 200, ..RequestQuery::default() };
     let found = page(store, &asked).await.items;
     assert_eq!(found.len(), Batch::MOST_SAMPLES);
@@ -131,7 +131,7 @@ pub async fn requests_go_on_where_a_part_ended<S: UsageSink + UsageReader>(store
         expected.extend(records.iter().map(|record| (record.at, record.request)));
         let batch = batch(stream, first, records, vec![]);
         first = batch.last + 1;
-        accept(store, &batch).await;
+        accept(store, batch).await;
     }
     expected.sort_unstable();
     expected.reverse();
@@ -140,7 +140,7 @@ pub async fn requests_go_on_where_a_part_ended<S: UsageSink + UsageReader>(store
     loop {
         let page = page(store, &query).await;
         listed.extend(page.items.iter().map(|item| (item.at, item.request)));
-        accept(store, &batch(stream, first, vec![served(ada, 9_000)], vec![])).await;
+        accept(store, batch(stream, first, vec![served(ada, 9_000)], vec![])).await;
         first += 1;
         query.after = page.next;
         if page.next.is_none() {
@@ -153,10 +153,10 @@ pub async fn requests_go_on_where_a_part_ended<S: UsageSink + UsageReader>(store
 /// By the clock of those that come after them.
 pub async fn requests_are_forgotten_after_seven_days<S: UsageSink + UsageReader>(store: &S) {
     let (stream, ada) = (StreamId::generate(), who(true));
-    accept(store, &batch(stream, 1, vec![served(ada, 1)], vec![])).await;
+    accept(store, batch(stream, 1, vec![served(ada, 1)], vec![])).await;
     let days = |days: i64| noon().plus_micros(days * 24 * HOUR);
-    accept(store, &Batch::numbered(stream, 2, days(7), Meters::default(), vec![], vec![])).await;
+    accept(store, Batch::numbered(stream, 2, days(7), Meters::default(), vec![], vec![])).await;
     assert_eq!(found(store, RequestQuery::default()).await.len(), 1);
-    accept(store, &Batch::numbered(stream, 2, days(8), Meters::default(), vec![], vec![])).await;
+    accept(store, Batch::numbered(stream, 2, days(8), Meters::default(), vec![], vec![])).await;
     assert_eq!(found(store, RequestQuery::default()).await, []);
 }

@@ -6,8 +6,8 @@ use super::instant;
 use crate::model::{Environment, KeyId, MeterIndex, Meters, RequestId, StreamId, TenantId, Timestamp, UserId};
 use crate::period::{Period, Zone};
 use crate::store::{
-    Batch, Dimension, Measured, Outcome, RefusalSum, UnitTotals, UsageItem, UsageQuery, UsageReader, UsageRecord,
-    UsageSink, Window,
+    AuditQuery, Batch, CounterTag, Dimension, Measured, Outcome, QuotaUse, RefusalSum, UnitTotals, UsageItem,
+    UsageQuery, UsageReader, UsageRecord, UsageSink, Window,
 };
 
 /// Runs every case of [`usage`](crate::conformance::usage).
@@ -26,6 +26,7 @@ macro_rules! usage_store_tests {
             b8_a_batch_beyond_the_watermark_is_not_taken_in
             repeats_of_a_request_are_free_three_times
             what_was_forfeited_is_units_and_no_call
+            what_an_audit_needs_is_forgotten_in_time
         }
         $crate::conformance_cases! {
             requests, $make,
@@ -129,7 +130,7 @@ pub async fn b3_a_repeated_batch_counts_once<S: UsageSink + UsageReader>(store: 
     assert_eq!(store.watermark(stream).await.expect("the store is there"), 0);
     let batch = batch(stream, 1, vec![record(who, midnight()); 3], vec![refusal(who, midnight())]);
     for _ in 0..2 {
-        assert_eq!(store.accept(&batch).await.expect("the store is there"), 4);
+        assert_eq!(store.accept(batch.clone()).await.expect("the store is there"), 4);
         assert_eq!(total(store, &query()).await, (6, 10));
     }
     assert_eq!(store.watermark(stream).await.expect("the store is there"), 4);
@@ -143,12 +144,12 @@ pub async fn b3_of_a_batch_that_overlaps_only_the_rest_counts<S: UsageSink + Usa
         let whole = batch(stream, 1, vec![record(who, midnight()); 3], vec![refusal(who, midnight()); 2]);
         let records = known.min(3);
         let begun = batch(stream, 1, whole.records[..records].to_vec(), whole.refusals[..known - records].to_vec());
-        let watermark = store.accept(&begun).await.expect("the store is there");
+        let watermark = store.accept(begun).await.expect("the store is there");
         assert_eq!(usize::try_from(watermark), Ok(known));
-        assert_eq!(store.accept(&whole).await.expect("the store is there"), 5);
+        assert_eq!(store.accept(whole).await.expect("the store is there"), 5);
         assert_eq!(total(store, &asked).await, (6, 17), "{known} were known");
         let refusals = batch(stream, 5, vec![], vec![refusal(who, midnight()); 2]);
-        assert_eq!(store.accept(&refusals).await.expect("the store is there"), 6);
+        assert_eq!(store.accept(refusals).await.expect("the store is there"), 6);
         assert_eq!(total(store, &asked).await, (6, 24));
     }
 }
@@ -157,10 +158,10 @@ pub async fn b3_of_a_batch_that_overlaps_only_the_rest_counts<S: UsageSink + Usa
 pub async fn b4_an_empty_batch_moves_only_the_instant<S: UsageSink + UsageReader>(store: &S) {
     let stream = StreamId::generate();
     assert_eq!(store.usage(&query()).await.expect("the store is there").complete_through, None);
-    store.accept(&batch(stream, 1, vec![record(who(true), midnight())], vec![])).await.expect("the store is there");
+    store.accept(batch(stream, 1, vec![record(who(true), midnight())], vec![])).await.expect("the store is there");
     let through = midnight().plus_micros(2 * HOUR);
     let empty = Batch::numbered(stream, 2, through, Meters::default(), vec![], vec![]);
-    assert_eq!(store.accept(&empty).await.expect("the store is there"), 1);
+    assert_eq!(store.accept(empty).await.expect("the store is there"), 1);
     assert_eq!(store.usage(&query()).await.expect("the store is there").complete_through, Some(through));
     assert_eq!(total(store, &query()).await, (2, 1));
 }
@@ -169,7 +170,7 @@ pub async fn b4_an_empty_batch_moves_only_the_instant<S: UsageSink + UsageReader
 pub async fn streams_have_watermarks_of_their_own<S: UsageSink + UsageReader>(store: &S) {
     let who = who(false);
     for stream in [StreamId::generate(), StreamId::generate()] {
-        store.accept(&batch(stream, 1, vec![record(who, midnight())], vec![])).await.expect("the store is there");
+        store.accept(batch(stream, 1, vec![record(who, midnight())], vec![])).await.expect("the store is there");
         assert_eq!(store.watermark(stream).await.expect("the store is there"), 1);
     }
     assert_eq!(total(store, &query()).await, (4, 2));
@@ -179,7 +180,7 @@ pub async fn streams_have_watermarks_of_their_own<S: UsageSink + UsageReader>(st
 pub async fn usage_is_split_by_every_dimension<S: UsageSink + UsageReader>(store: &S) {
     let (stream, ada, machine) = (StreamId::generate(), who(true), who(false));
     let records = vec![record(ada, midnight()), record(machine, midnight())];
-    store.accept(&batch(stream, 1, records, vec![refusal(ada, midnight())])).await.expect("the store is there");
+    store.accept(batch(stream, 1, records, vec![refusal(ada, midnight())])).await.expect("the store is there");
     let asked = UsageQuery { group_by: BTreeSet::from(Dimension::ALL), tenant: Some(ada.tenant), ..query() };
     let found = items(store, &asked).await;
     let group = |outcome: &str, route: &str, limit: Option<&str>| {
@@ -213,7 +214,7 @@ pub async fn usage_is_filtered<S: UsageSink + UsageReader>(store: &S) {
         ..record(machine, midnight())
     };
     let records = vec![record(ada, midnight()), test];
-    store.accept(&batch(stream, 1, records, vec![])).await.expect("the store is there");
+    store.accept(batch(stream, 1, records, vec![])).await.expect("the store is there");
     let one = (2, 1);
     assert_eq!(total(store, &UsageQuery { tenant: Some(ada.tenant), ..query() }).await, one);
     assert_eq!(total(store, &UsageQuery { user: ada.user, ..query() }).await, one);
@@ -230,7 +231,7 @@ pub async fn usage_is_filtered<S: UsageSink + UsageReader>(store: &S) {
 pub async fn usage_is_cut_into_windows<S: UsageSink + UsageReader>(store: &S) {
     let (stream, who) = (StreamId::generate(), who(true));
     let records: Vec<_> = (0..48).map(|hour| record(who, midnight().plus_micros(hour * HOUR))).collect();
-    store.accept(&batch(stream, 1, records, vec![])).await.expect("the store is there");
+    store.accept(batch(stream, 1, records, vec![])).await.expect("the store is there");
     let units = |found: &[UsageItem]| found.iter().map(|item| item.units).collect::<Vec<_>>();
     let days = UsageQuery { window: Some(Window::Day), ..query() };
     assert_eq!(units(&items(store, &days).await), [48, 48]);
@@ -248,7 +249,7 @@ pub async fn b8_a_batch_beyond_the_watermark_is_not_taken_in<S: UsageSink + Usag
     let (stream, who) = (StreamId::generate(), who(true));
     let accept = async |first, count| {
         let batch = batch(stream, first, vec![record(who, midnight()); count], vec![]);
-        store.accept(&batch).await.expect("the store is there")
+        store.accept(batch).await.expect("the store is there")
     };
     assert_eq!(accept(2, 3).await, 0);
     assert_eq!(accept(1, 3).await, 3);
@@ -273,7 +274,7 @@ pub async fn repeats_of_a_request_are_free_three_times<S: UsageSink + UsageReade
     };
     let mut first = 1;
     let mut accept = async |records: Vec<UsageRecord>| {
-        first = store.accept(&batch(stream, first, records, vec![])).await.expect("the store is there") + 1;
+        first = store.accept(batch(stream, first, records, vec![])).await.expect("the store is there") + 1;
     };
     // What was not billed is no request that others could be repeats of.
     accept(vec![repeat(0, Outcome::Unbilled), repeat(0, Outcome::Billed), repeat(1, Outcome::Aborted)]).await;
@@ -297,9 +298,28 @@ pub async fn what_was_forfeited_is_units_and_no_call<S: UsageSink + UsageReader>
         route: "".into(),
         ..record(who(false), midnight())
     };
-    store.accept(&batch(stream, 1, vec![forfeited], vec![])).await.expect("the store is there");
+    store.accept(batch(stream, 1, vec![forfeited], vec![])).await.expect("the store is there");
     let asked = UsageQuery { group_by: BTreeSet::from([Dimension::Key, Dimension::Outcome]), ..query() };
     let found = items(store, &asked).await;
     assert_eq!((found[0].units, found[0].requests), (2, 0));
     assert_eq!(found[0].group, [(Dimension::Key, None), (Dimension::Outcome, Some("forfeited".to_owned()))]);
+}
+
+/// Digests and free repeats after 400 days, what was taken of quotas after 800: of each some with each call.
+pub async fn what_an_audit_needs_is_forgotten_in_time<S: UsageSink + UsageReader>(store: &S) {
+    let (stream, who) = (StreamId::generate(), who(true));
+    let quota = QuotaUse { lease: 1, counter: CounterTag(5), period: midnight(), units: 4 };
+    let repeat = UsageRecord { retry: Some(7), quotas: vec![quota], ..record(who, midnight()) };
+    store.accept(batch(stream, 1, vec![repeat; 2], vec![])).await.expect("the store is there");
+    let period = Period { start: midnight(), end: midnight().plus_micros(24 * HOUR) };
+    for (days, digests, counters) in [(400, 1, 1), (402, 0, 1), (800, 0, 1), (802, 0, 0)] {
+        let through = midnight().plus_micros(days * 24 * HOUR);
+        for _ in 0..4 {
+            let empty = Batch::numbered(stream, 3, through, Meters::default(), vec![], vec![]);
+            store.accept(empty).await.expect("the store is there");
+        }
+        let audit = store.audit(&AuditQuery { period, tenant: None }).await.expect("the store is there");
+        let found = (audit.digests.len(), audit.freed.len(), audit.counters.len());
+        assert_eq!(found, (digests, digests, counters), "after {days} days");
+    }
 }

@@ -40,10 +40,20 @@ pub(crate) struct Turn {
     flusher: Flusher,
     /// Streams of earlier lives that are not drained.
     dead: Vec<Stream>,
-    /// What is offered to the sink, until it has it.
-    batch: Option<Batch>,
+    /// What is offered to the sink.
+    offer: Option<Batch>,
+    /// What was given to it, until it says that it has it.
+    sent: Option<Sent>,
     /// Up to when the living stream is known to be shipped.
     through: Timestamp,
+}
+
+/// A batch that has left.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    stream: StreamId,
+    last: u64,
+    records: usize,
 }
 
 /// When to look again.
@@ -60,7 +70,7 @@ impl Turn {
     /// Before anything is shipped: `dead` are the streams that earlier lives left.
     pub(crate) fn new(dead: Vec<Stream>, living: StreamId) -> Self {
         let flusher = Flusher::new(dead.iter().map(|stream| stream.id), living);
-        Self { flusher, dead, batch: None, through: Timestamp::default() }
+        Self { flusher, dead, offer: None, sent: None, through: Timestamp::default() }
     }
 }
 
@@ -107,7 +117,10 @@ impl Shipper {
                     Ok(watermark) => Event::Watermark(watermark),
                     Err(error) => self.failed(error, &mut failure),
                 },
-                Effect::Look { stream, after } => self.look(turn, stream, after, &mut ticked),
+                Effect::Look { stream, after } => match self.look(turn, stream, after, &mut ticked) {
+                    Ok(event) => event,
+                    Err(error) => self.failed(error, &mut failure),
+                },
                 Effect::Send { .. } => match self.send(turn).await {
                     Ok(watermark) => Event::Watermark(watermark),
                     Err(error) => self.failed(error, &mut failure),
@@ -153,20 +166,23 @@ impl Shipper {
         if superseded { Event::Superseded } else { Event::Failed }
     }
 
-    /// Reads what comes after a place, and keeps it until the sink has it.
-    fn look(&self, turn: &mut Turn, stream: StreamId, after: u64, ticked: &mut bool) -> Event {
+    /// Reads what comes after a place.
+    fn look(&self, turn: &mut Turn, stream: StreamId, after: u64, ticked: &mut bool) -> Result<Event, StoreError> {
         let from = after.saturating_add(1);
         let batch = if stream == self.recorder.journal.stream() {
             self.look_living(turn, from, ticked)
         } else {
             let dead = turn.dead.iter().find(|dead| dead.id == stream);
-            dead.and_then(|dead| dead.read(from, MOST_ITEMS)).map(|chunk| chunk.into_batch(self.clock.wall()))
+            let chunk = dead.map(|dead| dead.read(from, MOST_ITEMS)).transpose();
+            let chunk =
+                chunk.map_err(|error| StoreError::unavailable("read the journal of an earlier process", error))?;
+            chunk.flatten().map(|chunk| chunk.into_batch(self.clock.wall()))
         };
-        turn.batch = batch.map(|batch| over_gap(batch, from));
-        match &turn.batch {
+        turn.offer = batch.map(|batch| over_gap(batch, from));
+        Ok(match &turn.offer {
             Some(batch) => Event::Offered(Range { first: batch.first, last: batch.last }),
             None => Event::Nothing,
-        }
+        })
     }
 
     fn look_living(&self, turn: &mut Turn, from: u64, ticked: &mut bool) -> Option<Batch> {
@@ -192,7 +208,8 @@ impl Shipper {
     }
 
     async fn send(&self, turn: &mut Turn) -> Result<u64, StoreError> {
-        let Some(batch) = &turn.batch else { return Ok(0) };
+        let Some(batch) = turn.offer.take() else { return Ok(0) };
+        turn.sent = Some(Sent { stream: batch.stream, last: batch.last, records: batch.records.len() });
         let began = self.clock.monotonic();
         let outcome = self.sink.accept(batch).await;
         self.metrics.flushed(outcome.is_ok(), self.clock.monotonic().nanos_since(began));
@@ -203,10 +220,12 @@ impl Shipper {
     fn acknowledge(&self, turn: &mut Turn, stream: StreamId, through: u64) {
         self.away.store(false, Ordering::Relaxed);
         let living = stream == self.recorder.journal.stream();
-        if let Some(batch) = turn.batch.take().filter(|batch| batch.stream == stream && batch.last <= through) {
-            self.metrics.recorded(batch.records.len());
+        if let Some(Sent { records, .. }) =
+            turn.sent.take().filter(|sent| sent.stream == stream && sent.last <= through)
+        {
+            self.metrics.recorded(records);
             if living {
-                self.recorder.shipped(batch.records.len());
+                self.recorder.shipped(records);
             }
         }
         if living {

@@ -139,9 +139,8 @@ impl Flusher {
             }
             // It was not taken in, or the database was put back since: the watermark tells from where to go on. Not at once, since a sink that
             // never takes anything must not be pressed.
-            (State::Sent { .. }, Event::Watermark(_)) | (State::Sent { .. } | State::Reading, Event::Failed) => {
-                self.wait(now)
-            }
+            (State::Sent { .. }, Event::Watermark(_))
+            | (State::Sent { .. } | State::Reading | State::Looking { .. }, Event::Failed) => self.wait(now),
             (State::Looking { after }, Event::Offered(range)) => self.send(after, range, now),
             (State::Looking { after }, Event::Nothing) => self.end(after),
             _ => Vec::new(),
@@ -265,6 +264,21 @@ mod tests {
             assert_eq!(flusher.step(Event::Woken, after(1)), [Effect::ReadWatermark(LIVING)]);
             check(&mut flusher, &[(Event::Watermark(known), &[acknowledge(known), look(known)])]);
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_is_read_later() {
+        let mut flusher = Flusher::new([], LIVING);
+        check(
+            &mut flusher,
+            &[
+                (Event::Woken, &[Effect::ReadWatermark(LIVING)]),
+                (Event::Watermark(4), &[acknowledge(4), look(4)]),
+                (Event::Failed, &[Effect::Wait(after(1))]),
+            ],
+        );
+        assert_eq!(flusher.step(Event::Woken, after(1)), [Effect::ReadWatermark(LIVING)]);
+        check(&mut flusher, &[(Event::Watermark(4), &[acknowledge(4), look(4)])]);
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn recover(
 ) -> io::Result<Recovered> {
     // Seats of this kernel prove that it went on; without them nobody knows.
     let ended = if seats.is_some() { LifeEnd::Killed } else { LifeEnd::PowerLost };
-    let Some(dead) = DeadStream::open(files, id, ended, options.segment_bytes) else {
+    let Some(dead) = DeadStream::open(files, id, ended, options.segment_bytes)? else {
         return Ok(Recovered { records: 0, forfeited: 0 });
     };
     let schema = dead.schema()?;
@@ -136,9 +136,11 @@ fn recover(
         })?,
     };
     let mut cited: HashMap<u64, i64> = HashMap::new();
-    for quota in dead.borrow().records().flat_map(|record| record.quotas) {
-        let sum = cited.entry(quota.lease).or_default();
-        *sum = sum.saturating_add(quota.units);
+    for record in dead.borrow().records() {
+        for quota in record?.quotas {
+            let sum = cited.entry(quota.lease).or_default();
+            *sum = sum.saturating_add(quota.units);
+        }
     }
     let mut forfeited = 0_u64;
     let cut = dead.borrow().is_cut();

@@ -41,11 +41,12 @@ pub enum Item {
     Refusals(RefusalSum),
 }
 
-/// Items of a journal, a segment at a time.
+/// Items of a journal, a segment at a time. Each file is read once.
 #[derive(Debug)]
 pub struct Entries {
     area: Area,
     names: vec::IntoIter<String>,
+    read: BTreeSet<(StreamId, u64)>,
     segment: Option<(Segment, u64)>,
     ready: vec::IntoIter<Entry>,
 }
@@ -57,21 +58,7 @@ pub struct Entries {
 pub fn entries(folder: &Path) -> io::Result<Entries> {
     let area = Area::existing(folder);
     let names: Vec<String> = area.list()?.into_iter().filter(|name| is_segment(name)).collect();
-    Ok(Entries { area, names: names.into_iter(), segment: None, ready: Vec::new().into_iter() })
-}
-
-/// The segments of a journal that can be read, by stream and first sequence: those that are there from their first item on.
-///
-/// # Errors
-/// The folder cannot be read.
-pub fn segments(folder: &Path) -> io::Result<BTreeSet<(StreamId, u64)>> {
-    let area = Area::existing(folder);
-    let names = area.list()?.into_iter().filter(|name| is_segment(name));
-    let begun = names.filter_map(|name| match area.copy(&name).map(Segment::open) {
-        Ok(Ok(segment)) => Some((StreamId::from_u128(segment.stream()), segment.first())),
-        Ok(Err(_)) | Err(_) => None,
-    });
-    Ok(begun.collect())
+    Ok(Entries { area, names: names.into_iter(), read: BTreeSet::new(), segment: None, ready: Vec::new().into_iter() })
 }
 
 /// What requests in flight hold of quotas, as their seats say at this moment.
@@ -83,6 +70,12 @@ pub fn in_flight(folder: &Path) -> io::Result<Vec<QuotaUse>> {
 }
 
 impl Entries {
+    /// The segments of which the items so far are, by stream and first sequence. Each was there from its first item on, and may have had none.
+    #[must_use]
+    pub const fn segments(&self) -> &BTreeSet<(StreamId, u64)> {
+        &self.read
+    }
+
     /// Reads on in the present segment, or begins the next; `None` at the end.
     fn fill(&mut self) -> Option<io::Result<()>> {
         let Some((segment, next)) = self.segment.take() else {
@@ -112,6 +105,7 @@ impl Entries {
         match self.area.copy(name).map(Segment::open) {
             Ok(Ok(segment)) => {
                 let first = segment.first();
+                self.read.insert((StreamId::from_u128(segment.stream()), first));
                 self.segment = Some((segment, first));
                 Ok(())
             }
@@ -136,5 +130,32 @@ impl Iterator for Entries {
                 return Some(Err(error));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keeper::tests::{journal, record};
+    use super::*;
+
+    #[test]
+    fn segments_are_those_that_were_read_with_items_or_without() {
+        let folder = std::env::temp_dir().join(format!("usage-gate-entries-{}", uuid::Uuid::now_v7()));
+        let journal = journal(&Area::folder(&folder).unwrap(), 32);
+        for number in 0..20 {
+            assert!(journal.reserve());
+            journal.append(&record(number)).unwrap();
+            journal.maintain(crate::model::Timestamp::default());
+        }
+        let mut entries = entries(&folder).unwrap();
+        assert_eq!(entries.segments().len(), 0);
+        let read: Vec<Entry> = entries.by_ref().collect::<io::Result<_>>().unwrap();
+        assert!(read.iter().map(|entry| entry.sequence).is_sorted() && read.len() == 20);
+        let with_items: BTreeSet<_> = read.iter().map(|entry| (entry.stream, entry.segment)).collect();
+        let of_all = entries.segments();
+        assert!(with_items.len() > 1 && with_items.is_subset(of_all), "{with_items:?}");
+        // One is made before it is needed.
+        assert_eq!(of_all.len(), journal.size().1);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,12 +1,14 @@
 //! The segments of all streams: which there are, what they take of the disk, and which may go.
 //!
-//! B6: a segment goes only if all of it is in the primary sink. Those go by age and by bytes, and before that if there is no space for another.
+//! B6: a segment goes only if all of it is in the primary sink. Those go by age and by bytes, and before that if there is no space for another. Until then
+//! they [rest](super::known): neither mapped nor open.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::known::KnownSegment;
 use super::read::{Stream, is_segment, open_segment};
 use super::segment::{Segment, SegmentError, file_name};
 use crate::invariant::invariant;
@@ -33,7 +35,7 @@ pub(super) struct Size {
 
 #[derive(Debug)]
 struct Kept {
-    segment: Segment,
+    segment: KnownSegment,
     bytes: u64,
 }
 
@@ -57,16 +59,15 @@ impl Files {
         let mut files = Self { area, kept: Vec::new(), damaged: Vec::new(), size: Arc::default() };
         for name in files.area.list()?.into_iter().filter(|name| is_segment(name)) {
             match open_segment(files.area.open(&name)?, &name) {
-                Ok(segment) => files.keep(segment)?,
+                Ok(segment) => {
+                    let at = files.keep(segment)?;
+                    files.cut_at(at)?;
+                    // Each before the next is opened: there may be more than a process may have open.
+                    files.kept.get_mut(at).into_iter().for_each(|kept| kept.segment.rest());
+                }
                 Err(SegmentError::Unbegun) => files.area.remove(&name)?,
                 Err(_) => files.damaged.push(name),
             }
-        }
-        for stream in files.streams() {
-            let first = stream.segments.last().map(Segment::first);
-            let id = stream.id;
-            drop(stream);
-            first.map_or(Ok(()), |first| files.cut(id, first))?;
         }
         Ok(files)
     }
@@ -94,7 +95,32 @@ impl Files {
 
     /// The streams that have segments, oldest first.
     pub(crate) fn streams(&self) -> Vec<Stream> {
-        Stream::group(self.kept.iter().map(|kept| kept.segment.clone()))
+        Stream::group(&self.area, self.kept.iter().map(|kept| kept.segment.clone()))
+    }
+
+    /// Lets go of the maps of segments that the sink has and nobody reads.
+    pub(crate) fn rest(&mut self) {
+        self.kept.iter_mut().for_each(|kept| kept.segment.rest());
+    }
+
+    /// Maps a segment for a look.
+    ///
+    /// # Errors
+    /// As for [`KnownSegment::map`].
+    pub(crate) fn map(&self, segment: &KnownSegment) -> io::Result<Segment> {
+        segment.map(&self.area)
+    }
+
+    /// Maps a segment for more than a look, until it may [rest](Self::rest): what is changed in it is known from there on.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn hold(&mut self, segment: &KnownSegment) -> io::Result<Segment> {
+        let mapped = segment.map(&self.area)?;
+        if let Some(kept) = self.kept.iter_mut().find(|kept| same(&kept.segment, segment)) {
+            kept.segment = KnownSegment::Mapped(mapped.clone());
+        }
+        Ok(mapped)
     }
 
     /// Makes a segment. Where space is missing, or `most_bytes` would be passed, segments that the sink has go first, the oldest before others.
@@ -102,6 +128,24 @@ impl Files {
     /// # Errors
     /// [`StorageFull`](io::ErrorKind::StorageFull) if there is no space and nothing may go; what the system says.
     pub(crate) fn create(&mut self, new: NewSegment<'_>, most_bytes: u64) -> io::Result<Segment> {
+        self.create_for(new, most_bytes, |_| true)
+    }
+
+    /// Makes a segment of a stream that is being recovered. Few records are missing, and without them nothing can go on: they may take more than the journal otherwise
+    /// may. B9: for it no segment of the stream itself goes, since what leases count is compared with all the records in it.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub(crate) fn create_for_dead(&mut self, new: NewSegment<'_>) -> io::Result<Segment> {
+        self.create_for(new, u64::MAX, |segment| segment.stream() != new.stream.as_u128())
+    }
+
+    fn create_for(
+        &mut self,
+        new: NewSegment<'_>,
+        most_bytes: u64,
+        may_go: impl Fn(&KnownSegment) -> bool,
+    ) -> io::Result<Segment> {
         loop {
             let limited = self.bytes().saturating_add(new.bytes) > most_bytes;
             let made = if limited {
@@ -116,7 +160,8 @@ impl Files {
                 }
                 // A file that somebody still has mapped gives the disk nothing back: it is not given up for that.
                 Err(error)
-                    if is_full(&error) && self.remove_oldest(|segment| limited || segment.words().is_last())? => {}
+                    if is_full(&error)
+                        && self.remove_oldest(|segment| may_go(segment) && (limited || segment.is_last()))? => {}
                 Err(error) => return Err(error),
             }
         }
@@ -157,7 +202,7 @@ impl Files {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn remove_unused(&mut self, unused: &Segment) -> io::Result<()> {
+    pub(crate) fn remove_unused(&mut self, unused: &KnownSegment) -> io::Result<()> {
         let at = self.kept.iter().position(|kept| same(&kept.segment, unused));
         at.map_or(Ok(()), |at| self.forget_at(at))
     }
@@ -168,17 +213,21 @@ impl Files {
     /// What the system says.
     pub(crate) fn cut(&mut self, stream: StreamId, first: u64) -> io::Result<()> {
         let named = |kept: &Kept| kept.segment.stream() == stream.as_u128() && kept.segment.first() == first;
-        let Some(at) = self.kept.iter().position(named) else { return Ok(()) };
-        let Some(segment) = self.kept.get(at).map(|kept| &kept.segment) else { return Ok(()) };
+        self.kept.iter().position(named).map_or(Ok(()), |at| self.cut_at(at))
+    }
+
+    fn cut_at(&mut self, at: usize) -> io::Result<()> {
+        // One that rests was looked at before.
+        let Some(KnownSegment::Mapped(segment)) = self.kept.get(at).map(|kept| &kept.segment) else { return Ok(()) };
         let Some(keep) = segment.ended().map(|ended| segment.words_to(ended)) else { return Ok(()) };
         if segment.words().len() <= keep {
             return Ok(());
         }
         // A file that is short, and does not say why, is damaged: the end comes first.
         segment.words().sync()?;
-        let Kept { segment, bytes } = self.kept.remove(at);
-        self.count_less(bytes);
         let name = segment.file_name();
+        let Kept { segment: KnownSegment::Mapped(segment), bytes } = self.kept.remove(at) else { return Ok(()) };
+        self.count_less(bytes);
         let cut = self.area.cut(&name, segment.into_words(), keep);
         self.keep(Segment::open(self.area.open(&name)?).map_err(io::Error::other)?)?;
         cut
@@ -197,44 +246,48 @@ impl Files {
     /// # Errors
     /// What the system says; then the old file is still there.
     pub(crate) fn copy(&mut self, segment: &Segment) -> io::Result<Segment> {
-        let Some(kept) = self.kept.iter_mut().find(|kept| same(&kept.segment, segment)) else {
+        let old = KnownSegment::Mapped(segment.clone());
+        let Some(kept) = self.kept.iter_mut().find(|kept| same(&kept.segment, &old)) else {
             // B6: it went because the sink has it.
             return Ok(segment.clone());
         };
         let words = self.area.replace(&segment.file_name(), segment.words())?;
-        kept.segment = Segment::open(words).map_err(io::Error::other)?;
-        Ok(kept.segment.clone())
+        let copy = Segment::open(words).map_err(io::Error::other)?;
+        kept.segment = KnownSegment::Mapped(copy.clone());
+        Ok(copy)
     }
 
-    fn keep(&mut self, segment: Segment) -> io::Result<()> {
+    /// Gives where it is kept.
+    fn keep(&mut self, segment: Segment) -> io::Result<usize> {
         let bytes = self.area.bytes(&segment.file_name())?;
         self.size.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.size.segments.fetch_add(1, Ordering::Relaxed);
-        let key = |segment: &Segment| (segment.stream(), segment.first());
-        let at = self.kept.partition_point(|kept| key(&kept.segment) < key(&segment));
-        self.kept.insert(at, Kept { segment, bytes });
-        Ok(())
+        let key = (segment.stream(), segment.first());
+        let at = self.kept.partition_point(|kept| (kept.segment.stream(), kept.segment.first()) < key);
+        self.kept.insert(at, Kept { segment: KnownSegment::Mapped(segment), bytes });
+        Ok(at)
     }
 
-    fn remove_oldest(&mut self, meant: impl Fn(&Segment) -> bool) -> io::Result<bool> {
+    fn remove_oldest(&mut self, meant: impl Fn(&KnownSegment) -> bool) -> io::Result<bool> {
         self.oldest(meant).map_or(Ok(false), |at| self.remove_at(at).map(|()| true))
     }
 
     /// The oldest segment that may go, of those that are meant.
-    fn oldest(&self, meant: impl Fn(&Segment) -> bool) -> Option<usize> {
+    fn oldest(&self, meant: impl Fn(&KnownSegment) -> bool) -> Option<usize> {
         let mut segments = self.kept.iter().map(|kept| &kept.segment).enumerate();
         // B5: the last of a stream that is not sealed says which sequences were used, and stays.
-        let last = |at: usize, segment: &Segment| {
+        let last = |at: usize, segment: &KnownSegment| {
             let next = self.kept.get(at + 1).map(|kept| kept.segment.stream());
             next != Some(segment.stream()) && segment.ended().is_none()
         };
         // Nor does a later one go before an earlier one, of which a power loss has forgotten that the sink has it: the end of a stream says that it was
         // sealed.
-        let oldest = |at: usize, segment: &Segment| {
+        let oldest = |at: usize, segment: &KnownSegment| {
             let before = at.checked_sub(1).and_then(|before| self.kept.get(before));
             before.is_none_or(|before| before.segment.stream() != segment.stream())
         };
-        let may_go = |at: usize, segment: &Segment| segment.is_acked() && oldest(at, segment) && !last(at, segment);
+        let may_go =
+            |at: usize, segment: &KnownSegment| segment.is_acked() && oldest(at, segment) && !last(at, segment);
         segments.find(|(at, segment)| may_go(*at, segment) && meant(segment)).map(|(at, _)| at)
     }
 
@@ -261,7 +314,7 @@ impl Files {
     }
 }
 
-fn same(one: &Segment, other: &Segment) -> bool {
+fn same(one: &KnownSegment, other: &KnownSegment) -> bool {
     (one.stream(), one.first()) == (other.stream(), other.first())
 }
 

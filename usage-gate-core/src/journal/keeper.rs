@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::append::{Appender, Place};
 use super::files::{Files, NewSegment, Size, is_full};
 use super::group_sync::GroupSync;
+use super::known::KnownSegment;
 use super::read::{Chunk, Stream, ack, read};
 use super::schema::Schema;
 use super::segment::{LEAST_SLOTS, Segment};
@@ -248,6 +249,7 @@ impl Journal {
     pub(crate) fn maintain(&self, now: Timestamp) -> JournalState {
         let mut kept = self.kept();
         self.appender.forget(Segment::is_acked);
+        kept.files.rest();
         let outcome = self.make_room(&mut kept).and_then(|()| {
             let JournalOptions { retention, retention_bytes, .. } = self.options;
             if !self.may_expire.load(Ordering::Relaxed) {
@@ -296,6 +298,7 @@ impl Journal {
         if !settled || !live.iter().all(|segment| segment.is_published(next)) {
             return Ok(false);
         }
+        let live: Vec<_> = live.into_iter().map(KnownSegment::Mapped).collect();
         end_stream(&mut kept.files, &live, next)?;
         kept.sealed = true;
         drop(kept);
@@ -312,19 +315,21 @@ impl Journal {
 /// Removes the segments behind the end of a stream, the last first, and ends the one that holds the end: wherever a process is killed in this, it can be done again.
 ///
 /// What is sealed is never recovered again, so all that is before the end must survive power loss first.
-pub(super) fn end_stream(files: &mut Files, segments: &[Segment], next: u64) -> io::Result<()> {
-    let unused = |(at, segment): &(usize, &Segment)| *at > 0 && segment.first() >= next;
+pub(super) fn end_stream(files: &mut Files, segments: &[KnownSegment], next: u64) -> io::Result<()> {
+    let unused = |(at, segment): &(usize, &KnownSegment)| *at > 0 && segment.first() >= next;
     for (_, segment) in segments.iter().enumerate().rev().take_while(unused) {
         files.remove_unused(segment)?;
     }
     let used = segments.iter().enumerate().take_while(|place| !unused(place)).map(|(_, segment)| segment);
-    let used: Vec<&Segment> = used.collect();
+    let used: Vec<&KnownSegment> = used.collect();
     let Some((last, whole)) = used.split_last() else { return Ok(()) };
     for segment in whole {
-        files.sync(segment)?;
+        let segment = files.map(segment)?;
+        files.sync(&segment)?;
     }
+    let last = files.hold(last)?;
     last.end_at(next);
-    files.sync(last)
+    files.sync(&last)
 }
 
 #[cfg(test)]
@@ -507,7 +512,7 @@ pub(super) mod tests {
         let (streams, damaged) = Stream::all(&area).unwrap();
         assert_eq!((streams.len(), streams[0].sealed(), damaged.len()), (1, Some(journal.next()), 0));
         assert!(streams[0].segments.iter().all(|segment| segment.first() < journal.next()));
-        assert_eq!(requests(|from| streams[0].read(from, 9), 1), ((0..=20).collect(), journal.next()));
+        assert_eq!(requests(|from| streams[0].read(from, 9).unwrap(), 1), ((0..=20).collect(), journal.next()));
         streams[0].ack(journal.next() - 1, at(3));
         assert!(streams[0].is_acked());
     }
@@ -527,10 +532,10 @@ pub(super) mod tests {
 
         let stream = StreamId::from_u128(1);
         let mut files = Files::open(area.clone()).unwrap();
-        let dead = DeadStream::open(&mut files, stream, LifeEnd::Killed, options(32).segment_bytes).unwrap();
-        assert!(dead.records().map(|record| record.request.as_u128()).eq([1, 2]));
+        let dead = DeadStream::open(&mut files, stream, LifeEnd::Killed, options(32).segment_bytes).unwrap().unwrap();
+        assert!(dead.records().map(|record| record.unwrap().request.as_u128()).eq([1, 2]));
         dead.seal().unwrap();
-        assert_eq!(requests(|from| files.streams()[0].read(from, 9), 1).0, [1, 2]);
+        assert_eq!(requests(|from| files.streams()[0].read(from, 9).unwrap(), 1).0, [1, 2]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! - `recorder`: from a request's seat to its place. `refusals`, `samples`, `unrecorded`: what is summed in memory first.
 //! - `record`, `slot`, `schema`, `segment`: an item in words, its place, the names it uses, the file.
-//! - `append`, `keeper`, `files`: the way in, and room for it.
+//! - `append`, `keeper`, `files`, `known`: the way in, and room for it.
 //! - `group_sync`: durability `disk`.
 //! - `read`: the way out. [`entries`]: for those who only look.
 //! - `recovery`: the end of a stream whose process was killed.
@@ -16,6 +16,7 @@ mod entries;
 mod files;
 mod group_sync;
 mod keeper;
+mod known;
 mod read;
 mod record;
 mod recorder;
@@ -29,7 +30,7 @@ mod unrecorded;
 
 #[cfg(test)]
 pub(crate) use append::Place;
-pub use entries::{Entries, Entry, Item, entries, in_flight, segments};
+pub use entries::{Entries, Entry, Item, entries, in_flight};
 pub(crate) use files::Files;
 pub use keeper::JournalDurability;
 pub(crate) use keeper::{Journal, JournalOptions, JournalState};

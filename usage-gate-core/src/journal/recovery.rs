@@ -11,14 +11,15 @@
 //! Whoever is killed in the middle leaves a stream of which all this is true again.
 
 use std::io;
+use std::ops::Range;
 
-use super::append::pad_all;
 use super::files::{Files, NewSegment};
 use super::keeper::end_stream;
-use super::read::read;
+use super::known::KnownSegment;
+use super::read::read_mapping;
 use super::record::request_of;
 use super::schema::Schema;
-use super::segment::{Found, Segment};
+use super::segment::Found;
 use super::slot::{Encoded, Kind};
 use crate::model::{RequestId, StreamId};
 use crate::store::UsageRecord;
@@ -40,7 +41,7 @@ pub(crate) enum LifeEnd {
 pub(crate) struct DeadStream<'a> {
     files: &'a mut Files,
     id: StreamId,
-    segments: Vec<Segment>,
+    segments: Vec<KnownSegment>,
     text: String,
     segment_bytes: u64,
     /// The sequence behind the last item.
@@ -49,17 +50,26 @@ pub(crate) struct DeadStream<'a> {
 
 impl<'a> DeadStream<'a> {
     /// Finds the end of a stream; `None` if it has no segments, or was sealed: then there is nothing to recover.
-    pub(crate) fn open(files: &'a mut Files, id: StreamId, ended: LifeEnd, segment_bytes: u64) -> Option<Self> {
-        let stream = files.streams().into_iter().find(|stream| stream.id == id && stream.sealed().is_none())?;
-        let segments = stream.segments;
-        let (last, text) = segments.last().map(|last| (last, last.text()))?;
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn open(
+        files: &'a mut Files,
+        id: StreamId,
+        ended: LifeEnd,
+        segment_bytes: u64,
+    ) -> io::Result<Option<Self>> {
+        let stream = files.streams().into_iter().find(|stream| stream.id == id && stream.sealed().is_none());
+        let Some(segments) = stream.map(|stream| stream.segments) else { return Ok(None) };
+        let Some(last) = segments.last().map(|last| files.map(last)).transpose()? else { return Ok(None) };
+        let text = last.text();
         if ended == LifeEnd::PowerLost {
             // B5: the sink may have sequences up to the end of the last segment, although they are not here. This is the first thing that is written, so that
             // another recovery, which may know less, sees the same end.
             last.pad(last.end().saturating_sub(1), 1);
         }
-        let next = fill_holes(&segments, ended);
-        Some(Self { files, id, segments, text, segment_bytes, next })
+        let next = fill_holes(files, &segments, ended)?;
+        Ok(Some(Self { files, id, segments, text, segment_bytes, next }))
     }
 
     /// The names of its items.
@@ -73,15 +83,18 @@ impl<'a> DeadStream<'a> {
     /// Whether the record of this request is at this sequence, or was there: a segment goes only if the sink has it (B6).
     ///
     /// The sequence alone proves nothing: a recovery that was killed may have put another record there.
-    pub(crate) fn contains(&self, sequence: u64, request: RequestId) -> bool {
-        let oldest = self.segments.first().map_or(1, Segment::first);
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn contains(&self, sequence: u64, request: RequestId) -> io::Result<bool> {
+        let oldest = self.segments.first().map_or(1, KnownSegment::first);
         if sequence < oldest {
-            return sequence > 0;
+            return Ok(sequence > 0);
         }
-        self.segments.iter().filter(|segment| segment.holds(sequence, 1)).any(|segment| {
-            let Found::Item(head) = segment.verified_at(sequence) else { return false };
-            head.kind == Kind::Record && request_of(&segment.read(sequence, head.slots)) == request.as_u128()
-        })
+        let Some(segment) = self.segments.iter().find(|segment| segment.holds(sequence, 1)) else { return Ok(false) };
+        let segment = self.files.map(segment)?;
+        let Found::Item(head) = segment.verified_at(sequence) else { return Ok(false) };
+        Ok(head.kind == Kind::Record && request_of(&segment.read(sequence, head.slots)) == request.as_u128())
     }
 
     /// Whether segments of it have gone since the sink had them: then its [`records`](Self::records) are not all there were.
@@ -89,15 +102,19 @@ impl<'a> DeadStream<'a> {
         self.segments.first().is_some_and(|segment| segment.first() > 1)
     }
 
-    /// All records of the stream that are still there, the appended ones included.
-    pub(crate) fn records(&self) -> impl Iterator<Item = UsageRecord> {
-        let mut next = 1;
+    /// All records of the stream that are still there, the appended ones included. It ends at an error.
+    pub(crate) fn records(&self) -> impl Iterator<Item = io::Result<UsageRecord>> {
+        let mut next = Some(1);
         let chunks = std::iter::from_fn(move || {
-            let chunk = read(&self.segments, next, CHUNK)?;
-            next = chunk.last.saturating_add(1);
-            Some(chunk.records)
+            let map = |segment: &KnownSegment| self.files.map(segment).map(Some);
+            let chunk = read_mapping(&self.segments, KnownSegment::end, map, next?, CHUNK).transpose()?;
+            next = chunk.as_ref().ok().map(|chunk| chunk.last.saturating_add(1));
+            Some(chunk)
         });
-        chunks.flatten()
+        chunks.flat_map(|chunk| match chunk {
+            Ok(chunk) => chunk.records.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        })
     }
 
     /// The sequence that the next item will have, if it is of this size: its seat can write it down first.
@@ -106,11 +123,10 @@ impl<'a> DeadStream<'a> {
     /// No space for another segment; what the system says.
     pub(crate) fn place(&mut self, slots: u64) -> io::Result<u64> {
         if !self.segments.iter().any(|segment| segment.holds(self.next, slots)) {
-            let end = self.segments.last().map_or(self.next, Segment::end);
-            pad_all(&self.segments, self.next, end);
+            let end = self.segments.last().map_or(self.next, KnownSegment::end);
+            pass_over(self.files, &self.segments, self.next..end, u64::MAX)?;
             let new = NewSegment { stream: self.id, first: end, text: &self.text, bytes: self.segment_bytes };
-            // Few records are missing, and without them nothing can go on: they may take more than the journal otherwise may.
-            self.segments.push(self.files.create(new, u64::MAX)?);
+            self.segments.push(KnownSegment::Mapped(self.files.create_for_dead(new)?));
             self.next = end;
         }
         Ok(self.next)
@@ -123,7 +139,7 @@ impl<'a> DeadStream<'a> {
     pub(crate) fn append(&mut self, item: &Encoded) -> io::Result<u64> {
         let sequence = self.place(item.slots())?;
         for segment in self.segments.iter().filter(|segment| segment.holds(sequence, item.slots())) {
-            segment.publish(sequence, item);
+            self.files.map(segment)?.publish(sequence, item);
         }
         self.next = sequence.saturating_add(item.slots());
         Ok(sequence)
@@ -136,32 +152,37 @@ impl<'a> DeadStream<'a> {
     pub(crate) fn seal(self) -> io::Result<()> {
         let Self { files, id, segments, next, .. } = self;
         end_stream(files, &segments, next)?;
-        let ended = segments.iter().filter(|segment| segment.ended().is_some()).map(Segment::first).max();
+        let ended = segments.iter().filter(|segment| segment.ended().is_some()).map(KnownSegment::first).max();
         drop(segments);
         ended.map_or(Ok(()), |first| files.cut(id, first))
     }
 }
 
 /// Fills with pads what is not valid before the last valid item, and says where that ends.
-fn fill_holes(segments: &[Segment], ended: LifeEnd) -> u64 {
-    let start = |segment: &Segment| match ended {
+fn fill_holes(files: &Files, segments: &[KnownSegment], ended: LifeEnd) -> io::Result<u64> {
+    let start = |segment: &KnownSegment| match ended {
         // B2: what the sink has was published without a hole, and is still there.
         LifeEnd::Killed => segment.acked().saturating_add(1).max(segment.first()),
         LifeEnd::PowerLost => segment.first(),
     };
-    let mut end = segments.first().map_or(1, Segment::first);
-    for segment in segments {
-        let mut at = start(segment);
-        if at > segment.first() {
+    let pad = match ended {
+        LifeEnd::Killed => u64::MAX,
+        // The sink may have what is missing, up to any place in it: readers must be able to begin at each.
+        LifeEnd::PowerLost => 1,
+    };
+    let mut end = segments.first().map_or(1, KnownSegment::first);
+    for known in segments {
+        let mut at = start(known);
+        if at > known.first() {
             end = end.max(at);
         }
+        if at >= known.end() {
+            continue;
+        }
+        let segment = files.map(known)?;
         while at < segment.end() {
             if let Found::Item(head) = segment.verified_at(at) {
-                match ended {
-                    LifeEnd::Killed => pad_all(segments, end, at),
-                    // The sink may have what is missing, up to any place in it: readers must be able to begin at each.
-                    LifeEnd::PowerLost => (end..at).for_each(|slot| pad_all(segments, slot, slot + 1)),
-                }
+                pass_over(files, segments, end..at, pad)?;
                 at = at.saturating_add(head.slots);
                 end = at;
             } else {
@@ -169,7 +190,24 @@ fn fill_holes(segments: &[Segment], ended: LifeEnd) -> u64 {
             }
         }
     }
-    end
+    Ok(end)
+}
+
+/// Fills slots with pads of at most this many, whichever segments they are in.
+fn pass_over(files: &Files, segments: &[KnownSegment], slots: Range<u64>, pad: u64) -> io::Result<()> {
+    for known in segments {
+        let (mut at, end) = (slots.start.max(known.first()), slots.end.min(known.end()));
+        if at >= end {
+            continue;
+        }
+        let segment = files.map(known)?;
+        while at < end {
+            let next = at.saturating_add(pad).min(end);
+            segment.pad_all(at, next);
+            at = next;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -188,7 +226,7 @@ mod tests {
     fn sealed(area: &Area) -> Vec<u128> {
         let files = Files::open(area.clone()).unwrap();
         let stream = files.streams().remove(0);
-        let (found, next) = requests(|from| stream.read(from, 3), 1);
+        let (found, next) = requests(|from| stream.read(from, 3).unwrap(), 1);
         assert_eq!(Some(next), stream.sealed());
         found
     }
@@ -219,20 +257,21 @@ mod tests {
             let lost = |number| number % 5 == 2 || number > 27;
             let sequences = killed(&area, slots, 30, lost);
             let mut files = Files::open(area.clone()).unwrap();
-            let mut dead = DeadStream::open(&mut files, STREAM, LifeEnd::Killed, options(slots).segment_bytes).unwrap();
+            let mut dead =
+                DeadStream::open(&mut files, STREAM, LifeEnd::Killed, options(slots).segment_bytes).unwrap().unwrap();
             for (number, sequence) in (0..).zip(sequences) {
-                assert_eq!(dead.contains(sequence, request(number)), !lost(number));
+                assert_eq!(dead.contains(sequence, request(number)).unwrap(), !lost(number));
             }
             let whole = (0..30).filter(|number| !lost(*number));
-            assert!(dead.records().map(|record| record.request.as_u128()).eq(whole.clone()));
+            assert!(dead.records().map(|record| record.unwrap().request.as_u128()).eq(whole.clone()));
             let missing = (0..30).filter(|number| lost(*number));
             for number in missing.clone() {
                 let place = dead.place(record(number).slots()).unwrap();
                 assert_eq!(dead.append(&record(number)).unwrap(), place);
-                assert!(dead.contains(place, request(number)));
+                assert!(dead.contains(place, request(number)).unwrap());
             }
             dead.seal().unwrap();
-            assert!(DeadStream::open(&mut files, STREAM, LifeEnd::Killed, 4_096).is_none(), "it is sealed");
+            assert!(DeadStream::open(&mut files, STREAM, LifeEnd::Killed, 4_096).unwrap().is_none(), "it is sealed");
             assert_eq!(sealed(&area), whole.chain(missing).collect::<Vec<_>>());
         }
     }
@@ -257,7 +296,7 @@ mod tests {
         }
         let mut files = Files::open(area.clone()).unwrap();
         let bytes = options(64).segment_bytes;
-        let mut dead = DeadStream::open(&mut files, STREAM, LifeEnd::PowerLost, bytes).unwrap();
+        let mut dead = DeadStream::open(&mut files, STREAM, LifeEnd::PowerLost, bytes).unwrap().unwrap();
         assert!(dead.append(&record(99)).unwrap() > watermark);
         dead.seal().unwrap();
         assert_eq!(sealed(&area), [0, 1, 2, 3, 4, 99]);
@@ -269,12 +308,12 @@ mod tests {
         let area = Area::folder(&folder).unwrap();
         killed(&area, 512, 5, |number| number == 1);
         let mut files = Files::open(area.clone()).unwrap();
-        let dead = DeadStream::open(&mut files, STREAM, LifeEnd::Killed, options(512).segment_bytes).unwrap();
+        let dead = DeadStream::open(&mut files, STREAM, LifeEnd::Killed, options(512).segment_bytes).unwrap().unwrap();
         dead.seal().unwrap();
         assert!(files.bytes() < 2_048, "{} bytes", files.bytes());
         assert_eq!(sealed(&area), [0, 2, 3, 4]);
         let dumped = Stream::all(&area).unwrap().0;
-        assert_eq!(requests(|from| dumped[0].read(from, 3), 1).0, [0, 2, 3, 4]);
+        assert_eq!(requests(|from| dumped[0].read(from, 3).unwrap(), 1).0, [0, 2, 3, 4]);
         std::fs::remove_dir_all(folder).unwrap();
     }
 
@@ -287,7 +326,7 @@ mod tests {
         area.create(&damaged, 512).unwrap()[0].store(5, std::sync::atomic::Ordering::Relaxed);
         let mut files = Files::open(area.clone()).unwrap();
         assert_eq!((files.damaged(), files.segments()), (&[damaged.clone()][..], 1));
-        DeadStream::open(&mut files, STREAM, LifeEnd::Killed, 4_096).unwrap().seal().unwrap();
+        DeadStream::open(&mut files, STREAM, LifeEnd::Killed, 4_096).unwrap().unwrap().seal().unwrap();
         assert_eq!(sealed(&area), [0, 1, 2, 3, 4]);
         assert!(area.open(&damaged).is_ok());
     }

@@ -210,7 +210,8 @@ impl World {
         let mut files = Files::open(self.area.clone()).unwrap();
         for stream in files.streams() {
             let bytes = self.options().segment_bytes;
-            let Some(mut dead) = DeadStream::open(&mut files, stream.id, LifeEnd::Killed, bytes) else { continue };
+            let dead = DeadStream::open(&mut files, stream.id, LifeEnd::Killed, bytes).unwrap();
+            let Some(mut dead) = dead else { continue };
             for seat in 0..SEATS {
                 let request = u128::from(self.seats[seat * 2].load(Ordering::Acquire));
                 let sequence = &self.seats[seat * 2 + 1];
@@ -218,13 +219,13 @@ impl World {
                     continue;
                 }
                 if self.broken == Broken::RecoveryIntoTheNewStream {
-                    if !dead.contains(sequence.load(Ordering::Acquire), RequestId::from_u128(request)) {
+                    if !dead.contains(sequence.load(Ordering::Acquire), RequestId::from_u128(request)).unwrap() {
                         let journal = self.next_life();
                         assert!(journal.reserve());
                         sequence.store(journal.append(&record(request)).unwrap(), Ordering::Release);
                         assert!(journal.seal().unwrap());
                     }
-                } else if !dead.contains(sequence.load(Ordering::Acquire), RequestId::from_u128(request)) {
+                } else if !dead.contains(sequence.load(Ordering::Acquire), RequestId::from_u128(request)).unwrap() {
                     let item = record(request);
                     sequence.store(dead.place(item.slots()).unwrap(), Ordering::Release);
                     dead.append(&item).unwrap();
@@ -240,7 +241,7 @@ impl World {
             let sealed = stream.sealed().ok_or("a stream is not sealed")?;
             loop {
                 let from = self.sink.borrow().next(stream.id);
-                let Some(chunk) = stream.read(from, 5) else { break };
+                let Some(chunk) = stream.read(from, 5).unwrap() else { break };
                 if chunk.first != from {
                     return Err(format!("{} of stream {:?} is gone before the sink had it", from, stream.id));
                 }
@@ -384,7 +385,8 @@ fn b5_what_was_synced_survives_power_loss_and_nothing_is_counted_twice() {
             let mut files = Files::open(world.area.clone()).unwrap();
             assert_eq!(files.damaged(), [""; 0], "seed {seed}");
             let id = StreamId::from_u128(life);
-            if let Some(dead) = DeadStream::open(&mut files, id, LifeEnd::PowerLost, world.options().segment_bytes) {
+            let dead = DeadStream::open(&mut files, id, LifeEnd::PowerLost, world.options().segment_bytes).unwrap();
+            if let Some(dead) = dead {
                 dead.seal().unwrap();
             }
         }

@@ -14,16 +14,14 @@ pub struct ParseIdError {
     prefix: &'static str,
 }
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+/// An id that is a number, and no text that anybody outside of the program sees.
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(u128);
 
         impl $name {
-            /// What the text of every such id starts with.
-            pub const PREFIX: &'static str = $prefix;
-
             /// Makes a new id; later ones sort after earlier ones, to the millisecond.
             #[must_use]
             pub fn generate() -> Self {
@@ -41,6 +39,19 @@ macro_rules! id {
             pub const fn from_u128(value: u128) -> Self {
                 Self(value)
             }
+        }
+    };
+}
+
+pub(crate) use number;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        number!($(#[$doc])* $name);
+
+        impl $name {
+            /// What the text of every such id starts with.
+            pub const PREFIX: &'static str = $prefix;
         }
 
         impl fmt::Display for $name {

@@ -16,6 +16,7 @@ mod time;
 mod user;
 
 pub(crate) use base62::{ALPHABET, decode_u128, encode_u128};
+pub(crate) use id::number;
 pub use id::{KeyId, ParseIdError, RequestId, StreamId, TenantId, UserId};
 pub use key::{AddressRange, Environment, Key, KeyStatus, ParseAddressRangeError, Secret, SecretHash};
 pub use limit::{CountedBy, Limit, LimitKind, Per, StoreAway, WhenExceeded};

@@ -163,7 +163,7 @@ fn recover(area: &Area, journal: &Journal) {
     let Some(seats) = DeadSeats::open(area, KERNEL).unwrap() else { return };
     assert_eq!(seats.stream(), StreamId::from_u128(9));
     let mut life = DeadLife {
-        contains: &|place, request| journal.contains(place, request),
+        contains: &|place, request| Ok(journal.contains(place, request)),
         route: &|position| format!("r{position}").into(),
         meters: &Meters::default(),
         publish: &mut |record, placed| {

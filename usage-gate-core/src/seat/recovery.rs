@@ -46,7 +46,7 @@ pub(crate) type Publish<'a> = dyn FnMut(UsageRecord, &dyn Fn(u64)) -> io::Result
 pub(crate) struct DeadLife<'a> {
     /// Whether a place of the dead stream holds a valid record of this request. The request is asked for too, because a place that was given out and
     /// never filled must not be taken for another seat's record.
-    pub(crate) contains: &'a dyn Fn(u64, RequestId) -> bool,
+    pub(crate) contains: &'a dyn Fn(u64, RequestId) -> io::Result<bool>,
     /// The name of a route by its position.
     pub(crate) route: &'a dyn Fn(u16) -> Arc<str>,
     pub(crate) meters: &'a Meters,
@@ -93,7 +93,7 @@ impl DeadSeats {
                 continue;
             }
             let (sequence, request) = (seat.word(SEQUENCE), RequestId::from_u128(seat.wide(REQUEST)));
-            if sequence == 0 || !(life.contains)(sequence, request) {
+            if sequence == 0 || !(life.contains)(sequence, request)? {
                 let record = record(&seat, life);
                 (life.publish)(record, &|place| place_at(words, place))?;
                 published += 1;

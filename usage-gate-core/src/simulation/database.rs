@@ -225,8 +225,8 @@ impl QuotaStore for Database {
 
 #[async_trait::async_trait]
 impl UsageSink for Database {
-    async fn accept(&self, batch: &Batch) -> Result<u64, StoreError> {
-        self.call(|| Some(Late::Batch(batch.clone())), |answered| self.take_in(batch, answered))
+    async fn accept(&self, batch: Batch) -> Result<u64, StoreError> {
+        self.call(|| Some(Late::Batch(batch.clone())), |answered| self.take_in(&batch, answered))
     }
 
     async fn watermark(&self, stream: StreamId) -> Result<u64, StoreError> {

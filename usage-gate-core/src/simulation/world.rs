@@ -279,11 +279,11 @@ impl World {
     fn finished(&self, stream: &Stream) -> Result<(), String> {
         let mut found = BTreeMap::new();
         let mut next = 1;
-        while let Some(chunk) = stream.read(next, 64) {
+        while let Some(chunk) = stream.read(next, 64).map_err(|error| error.to_string())? {
             found.extend(chunk.records.iter().map(|record| (record.sequence, Noted::of(record))));
             next = chunk.last + 1;
         }
-        let oldest = stream.segments.first().map_or(1, Segment::first);
+        let oldest = stream.segments.first().map_or(1, |segment| segment.first());
         self.forget_lost(stream.id, oldest, &found);
         if let Some(known) = self.records.borrow().get(&stream.id) {
             // What the sink has may be missing here after a loss of power.

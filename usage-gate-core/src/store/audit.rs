@@ -7,6 +7,19 @@ use super::{CounterTag, RollupDelta};
 use crate::model::{StreamId, TenantId, Timestamp};
 use crate::period::Period;
 
+/// Digests, and what was taken of quotas, are kept this long: a year and a month.
+const KEPT_MICROS: i64 = 400 * 86_400 * 1_000_000;
+
+/// Digests of segments that were last added to before this instant are forgotten, and which repeats in them were free.
+pub(crate) const fn digests_kept_since(through: Timestamp) -> Timestamp {
+    through.plus_micros(-KEPT_MICROS)
+}
+
+/// What was taken of quotas in periods that began before this instant is forgotten: a period is told by its start, which can be a year before its end.
+pub(crate) const fn quota_use_kept_since(through: Timestamp) -> Timestamp {
+    through.plus_micros(-2 * KEPT_MICROS)
+}
+
 /// Which usage to audit.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditQuery {

@@ -30,6 +30,7 @@ pub mod sqlite;
 
 pub use accounts::{AccountStore, Change, ChangeOutcome, Page, PageRequest, UserFilter};
 pub use audit::{Audit, AuditKey, AuditQuery, CounterAudit, SegmentDigest};
+pub(crate) use audit::{digests_kept_since, quota_use_kept_since};
 pub use error::{StoreError, StoreErrorKind};
 pub use keys::{Changed, Changes, FeedPosition, KeyStore, LastUse, ResolvedKey};
 pub use memory::MemoryStore;

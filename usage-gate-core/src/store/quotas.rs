@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{CounterTag, StoreError};
-use crate::model::{KeyId, Per, StreamId, TenantId, Timestamp, UserId};
+use crate::model::{KeyId, Per, StreamId, TenantId, Timestamp, UserId, number};
 use crate::period::{Calendar, Period};
 
 /// Whose use a counter counts.
@@ -59,29 +59,12 @@ impl CounterId {
     }
 }
 
-/// One lease, named by the node before it asks.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseId(u128);
+number!(
+    /// One lease, named by the node before it asks.
+    LeaseId
+);
 
 impl LeaseId {
-    /// A new id.
-    #[must_use]
-    pub fn generate() -> Self {
-        Self(uuid::Uuid::now_v7().as_u128())
-    }
-
-    /// The number inside.
-    #[must_use]
-    pub const fn as_u128(self) -> u128 {
-        self.0
-    }
-
-    /// The id of a number that [`as_u128`](Self::as_u128) gave.
-    #[must_use]
-    pub const fn from_u128(value: u128) -> Self {
-        Self(value)
-    }
-
     /// The lower half of the number, by which records cite the lease.
     #[must_use]
     pub fn tag(self) -> u64 {
@@ -114,29 +97,10 @@ impl LeaseId {
     }
 }
 
-/// Where a node keeps what it has leased: the same through restarts as long as the node knows what is left of every lease.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TableId(u128);
-
-impl TableId {
-    /// A new id: of a table that knows nothing of earlier leases.
-    #[must_use]
-    pub fn generate() -> Self {
-        Self(uuid::Uuid::now_v7().as_u128())
-    }
-
-    /// The number inside.
-    #[must_use]
-    pub const fn as_u128(self) -> u128 {
-        self.0
-    }
-
-    /// The id of a number that [`as_u128`](Self::as_u128) gave.
-    #[must_use]
-    pub const fn from_u128(value: u128) -> Self {
-        Self(value)
-    }
-}
+number!(
+    /// Where a node keeps what it has leased: the same through restarts as long as the node knows what is left of every lease.
+    TableId
+);
 
 impl Debug for TableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

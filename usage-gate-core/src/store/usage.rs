@@ -318,7 +318,7 @@ pub trait UsageSink: Send + Sync + Debug + 'static {
     ///
     /// # Errors
     /// [`Unavailable`](super::StoreErrorKind::Unavailable): the outcome is unknown.
-    async fn accept(&self, batch: &Batch) -> Result<u64, StoreError>;
+    async fn accept(&self, batch: Batch) -> Result<u64, StoreError>;
 
     /// The last sequence of the stream that was taken in; 0 for none.
     ///

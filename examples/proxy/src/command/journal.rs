@@ -1,13 +1,15 @@
 //! `usage-gate journal`: what this node recorded, straight from its files.
 
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 use usage_gate_core::journal::{Entry, Item, entries};
 use usage_gate_core::model::{KeyId, Meters, StreamId};
 use usage_gate_core::store::{Outcome, RefusalSum, UsageRecord};
+
+use crate::config::{self, Loaded};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -17,15 +19,43 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Dump {
-    /// The data directory of the server
-    #[arg(long, default_value = "./usage-gate-data", value_name = "DIRECTORY")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    server: Server,
     /// Only this stream, the life of one process
     #[arg(long, value_name = "ID")]
     stream: Option<StreamId>,
 }
 
-pub(super) fn run(command: &Command) -> anyhow::Result<()> {
+/// Which server's files are looked at.
+#[derive(Debug, clap::Args)]
+pub(super) struct Server {
+    /// The data directory of the server [default: ./usage-gate-data]
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    /// The server's configuration, if it says where its data or its database is
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Server {
+    /// Its configuration, and the folder of its journal.
+    pub(super) fn load(self) -> anyhow::Result<(Loaded, PathBuf)> {
+        let mut loaded = config::load(self.config.as_deref(), &config::overrides(std::env::vars_os()))?;
+        if let Some(data_dir) = self.data_dir {
+            loaded.overrule("server.data_dir", "--data-dir", |config| config.server.data_dir = data_dir);
+        }
+        let data_dir = &loaded.config.server.data_dir;
+        let folder = data_dir.join("journal");
+        anyhow::ensure!(
+            folder.is_dir(),
+            "{} has no journal: name the data directory of a server with --data-dir",
+            data_dir.display()
+        );
+        Ok((loaded, folder))
+    }
+}
+
+pub(super) fn run(command: Command) -> anyhow::Result<()> {
     let Command::Dump(dump) = command;
     let mut out = BufWriter::new(io::stdout().lock());
     match dump.print(&mut out).and_then(|()| Ok(out.flush()?)) {
@@ -40,8 +70,8 @@ fn is_closed(fault: &anyhow::Error) -> bool {
 }
 
 impl Dump {
-    fn print(&self, out: &mut impl Write) -> anyhow::Result<()> {
-        let folder = journal_of(&self.data_dir)?;
+    fn print(self, out: &mut impl Write) -> anyhow::Result<()> {
+        let (_, folder) = self.server.load()?;
         for entry in entries(&folder).with_context(|| folder.display().to_string())? {
             let entry = entry.with_context(|| folder.display().to_string())?;
             if self.stream.is_some_and(|wanted| wanted != entry.stream) {
@@ -51,17 +81,6 @@ impl Dump {
         }
         Ok(())
     }
-}
-
-/// Where the journal of a data directory is.
-pub(super) fn journal_of(data_dir: &Path) -> anyhow::Result<PathBuf> {
-    let folder = data_dir.join("journal");
-    anyhow::ensure!(
-        folder.is_dir(),
-        "{} has no journal: name the data directory of a server with --data-dir",
-        data_dir.display()
-    );
-    Ok(folder)
 }
 
 fn document(entry: &Entry) -> Value {

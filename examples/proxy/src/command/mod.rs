@@ -7,6 +7,7 @@ mod demo_upstream;
 mod journal;
 mod key;
 mod log;
+mod open_files;
 mod sample;
 mod serve;
 mod table;
@@ -51,7 +52,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     // These need no threads; the others wait for the network.
     match command {
         Command::Check(arguments) => check::run(&arguments),
-        Command::Journal(command) => journal::run(&command),
+        Command::Journal(command) => journal::run(command),
         command => run_waiting(command),
     }
 }
@@ -65,7 +66,7 @@ fn run_waiting(command: Command) -> anyhow::Result<()> {
             Command::Sample(arguments) => Box::pin(sample::run(arguments)).await,
             Command::Verify(arguments) => Box::pin(verify::run(arguments)).await,
             Command::Check(arguments) => check::run(&arguments),
-            Command::Journal(command) => journal::run(&command),
+            Command::Journal(command) => journal::run(command),
             Command::Tenant(command) => tenant::run(command).await,
             Command::User(command) => user::run(command).await,
             Command::Key(command) => key::run(command).await,

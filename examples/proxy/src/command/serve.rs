@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{log, say};
+use super::{log, open_files, say};
 use crate::config::{self, HttpUrl, Loaded};
 use crate::listen::install_metrics;
 use crate::node::{Listeners, Node, absolute, warn_if_unreachable};
@@ -34,6 +34,7 @@ pub(crate) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     log::start(&arguments.log)?;
+    open_files::raise_limit();
     let loaded = load(arguments)?;
     // Before anything is bound or made: what is wrong here is wrong before the first request.
     loaded.meters_and_routes()?;

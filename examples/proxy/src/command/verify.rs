@@ -1,22 +1,20 @@
 //! `usage-gate verify`: whether the books say what was recorded. Only reads, beside a server or without.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
-use usage_gate_core::journal::{Item, entries, in_flight, segments};
+use usage_gate_core::journal::{Item, entries, in_flight};
 use usage_gate_core::model::TenantId;
 use usage_gate_core::period::{AnchorDay, Calendar, Period, PeriodName, Zone};
 use usage_gate_core::store::{
     AccountStore, Audit, AuditQuery, CounterAudit, PageRequest, QuotaUse, SqliteStore, UsageReader,
 };
-use usage_gate_core::verify::{Difference, UnderWay, VerifyReport, verify};
+use usage_gate_core::verify::{Comparison, Difference, UnderWay, UnderWayReport, VerifyReport};
 
-use super::journal::journal_of;
+use super::journal::Server;
 use super::{say, table};
-use crate::config;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -26,12 +24,8 @@ pub(crate) struct Arguments {
     /// Only this tenant
     #[arg(long, value_name = "ID")]
     tenant: Option<TenantId>,
-    /// The data directory of the server [default: ./usage-gate-data]
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<PathBuf>,
-    /// The server's configuration, if it says where its data or its database is
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    server: Server,
     /// Print JSON, for machines
     #[arg(long)]
     json: bool,
@@ -43,11 +37,7 @@ const PAUSE: Duration = Duration::from_millis(400);
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let period = arguments.period.to_string();
-    let mut loaded = config::load(arguments.config.as_deref(), &config::overrides(std::env::vars_os()))?;
-    if let Some(data_dir) = arguments.data_dir {
-        loaded.overrule("server.data_dir", "--data-dir", |config| config.server.data_dir = data_dir);
-    }
-    let folder = journal_of(&loaded.config.server.data_dir)?;
+    let (loaded, folder) = arguments.server.load()?;
     let database = loaded.config.database();
     let store = SqliteStore::options(&database).read_only().open().await;
     let store =
@@ -99,25 +89,25 @@ async fn look(store: &SqliteStore, folder: &Path, query: &AuditQuery) -> anyhow:
     // The books first: the journal then has at least as much.
     let audit = store.audit(query).await?;
     let (folder, query) = (folder.to_owned(), *query);
-    // The whole journal is read, twice.
+    // The whole journal is read.
     tokio::task::spawn_blocking(move || compare(&folder, &query, &audit)).await?
 }
 
 fn compare(folder: &Path, query: &AuditQuery, audit: &Audit) -> anyhow::Result<VerifyReport> {
     let shown = || folder.display().to_string();
-    let whole: BTreeSet<_> = segments(folder).with_context(shown)?;
     let mut held = in_flight(folder).with_context(shown)?;
-    // What is recorded and not taken in yet is under way too.
-    for entry in entries(folder).with_context(shown)? {
+    let mut comparison = Comparison::new(query, audit);
+    let mut entries = entries(folder).with_context(shown)?;
+    for entry in entries.by_ref() {
         let entry = entry.with_context(shown)?;
+        comparison.take(&entry);
+        // What is recorded and not taken in yet is under way too.
         let taken_in = audit.watermarks.get(&entry.stream).is_some_and(|watermark| entry.sequence <= *watermark);
         if let (false, Item::Record(record)) = (taken_in, &entry.item) {
             held.extend(&record.quotas);
         }
     }
-    // A file that was damaged stopped us above.
-    let items = entries(folder).with_context(shown)?.filter_map(Result::ok);
-    Ok(verify(query, audit, &whole, items, |counter| under_way(counter, &held)))
+    Ok(comparison.finish(entries.segments(), |counter| under_way(counter, &held)))
 }
 
 /// What a running server has under way of a counter; nothing, after it ended well.
@@ -151,10 +141,7 @@ fn print(report: &VerifyReport, period: &str) -> anyhow::Result<()> {
         source.digest.len()
     ))?;
     for counter in &report.under_way {
-        say(format_args!(
-            "under way: {}: at most {} units not recorded yet, {} not reported yet",
-            counter.counter, counter.not_recorded, counter.not_reported
-        ))?;
+        say(under_way_line(counter))?;
     }
     if !report.differences.is_empty() {
         let rows: Vec<Value> = report.differences.iter().map(row).collect();
@@ -172,6 +159,31 @@ fn print(report: &VerifyReport, period: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn under_way_line(counter: &UnderWayReport) -> String {
+    let UnderWayReport { counter, not_recorded, not_reported, written_off } = counter;
+    let mut line =
+        format!("under way: {counter}: at most {not_recorded} units not recorded yet, {not_reported} not reported yet");
+    if *written_off > 0 {
+        line += &format!(", {written_off} counted as used because nobody knew what was left of their leases");
+    }
+    line
+}
+
 fn row(difference: &Difference) -> Value {
     json!(difference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_off_is_told() {
+        let mut report = UnderWayReport { counter: "c".to_owned(), not_recorded: 1, not_reported: 2, written_off: 0 };
+        let line = under_way_line(&report);
+        assert_eq!(line, "under way: c: at most 1 units not recorded yet, 2 not reported yet");
+        report.written_off = 3;
+        let more = ", 3 counted as used because nobody knew what was left of their leases";
+        assert_eq!(under_way_line(&report), format!("{line}{more}"));
+    }
 }

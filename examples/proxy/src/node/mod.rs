@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use usage_gate_axum::AdminTokens;
 use usage_gate_core::UsageGate;
 use usage_gate_core::clock::Clock;
+use usage_gate_core::store::SqliteStore;
 
 use crate::config::{self, Config, HttpUrl, Loaded};
 use crate::listen::public::Public;
@@ -62,6 +63,7 @@ impl Listeners {
 #[derive(Debug)]
 pub(crate) struct Node {
     gate: UsageGate,
+    store: SqliteStore,
     config: Config,
     drain: Drain,
     upkeep: JoinHandle<()>,
@@ -79,7 +81,7 @@ impl Node {
         metrics: PrometheusHandle,
     ) -> anyhow::Result<Self> {
         let config = loaded.config.clone();
-        let Opened { gate, data_dir, .. } = {
+        let Opened { gate, store, data_dir } = {
             // The process before us may still be finishing requests.
             let patience = config.server.drain_delay + config.server.drain + LAST_STEPS;
             Opened::open(loaded, Clock::system(), patience).await?
@@ -105,6 +107,7 @@ impl Node {
         let upkeep = tokio::spawn(admin::keep_up(metrics));
         Ok(Self {
             gate,
+            store,
             config,
             drain,
             upkeep,
@@ -124,7 +127,7 @@ impl Node {
             tracing::warn!(connections = cut_off, "cut off what did not finish within server.drain");
         }
         self.upkeep.abort();
-        self.gate.drain().await.context("the last usage could not be written")
+        open::end(&self.gate, &self.store).await.context("the last usage could not be written")
     }
 }
 

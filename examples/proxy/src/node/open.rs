@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use usage_gate_core::UsageGate;
 use usage_gate_core::clock::Clock;
-use usage_gate_core::store::sqlite::SqliteStore;
+use usage_gate_core::store::{SqliteStore, StoreError};
 
 use super::data_dir::DataDir;
 use crate::config::Loaded;
@@ -58,6 +58,16 @@ impl Opened {
 
     /// Ends it without having served.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
-        self.gate.drain().await.context("the gate could not be closed")
+        end(&self.gate, &self.store).await.context("the gate could not be closed")
     }
+}
+
+/// The last steps: leases go back, usage is shipped, and the database is one file.
+pub(super) async fn end(gate: &UsageGate, store: &SqliteStore) -> Result<(), StoreError> {
+    let drained = gate.drain().await;
+    // Who stops it to copy the folder may forget the log. It is read at the next start all the same.
+    if let Err(fault) = store.checkpoint().await {
+        tracing::info!(fault = &fault as &dyn std::error::Error, "the database keeps a log beside it: copy both");
+    }
+    drained
 }

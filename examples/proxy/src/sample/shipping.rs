@@ -54,7 +54,7 @@ impl Stream {
                 *at = call.at.max(*at);
             }
             let batch = self.batch(&day, cast, period.end.min(calls.now), calls.meters);
-            store.accept(&batch).await.context("usage")?;
+            store.accept(batch).await.context("usage")?;
             progress.step();
         }
         used.last_uses = last.into_iter().flat_map(|(key, at)| last_uses(cast, key, at)).collect();

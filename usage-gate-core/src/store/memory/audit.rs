@@ -36,7 +36,7 @@ pub(super) fn audit(usage: &Usage, ledger: &Ledger, query: &AuditQuery) -> Audit
 
 fn counters(usage: &Usage, ledger: &Ledger, query: &AuditQuery) -> Vec<CounterAudit> {
     let mut recorded = usage.quota_use.clone();
-    recorded.retain(|(_, start), (tenant, _)| query.wants(*tenant, *start));
+    recorded.retain(|(start, _), (tenant, _)| query.wants(*tenant, *start));
     let windows = ledger.audited().filter(|(counter, start, ..)| query.wants(counter.tenant, *start));
     let mut found: Vec<CounterAudit> = windows
         .map(|(counter, period_start, row, open_size, open_used)| {
@@ -52,7 +52,7 @@ fn counters(usage: &Usage, ledger: &Ledger, query: &AuditQuery) -> Vec<CounterAu
                 used_closed: row.used_closed,
                 open_size,
                 open_used,
-                recorded: recorded.remove(&(tag, period_start)).map_or(0, |(_, units)| units),
+                recorded: recorded.remove(&(period_start, tag)).map_or(0, |(_, units)| units),
                 owed: 0,
                 unrecorded: 0,
                 written_off: row.written_off,
@@ -60,7 +60,9 @@ fn counters(usage: &Usage, ledger: &Ledger, query: &AuditQuery) -> Vec<CounterAu
         })
         .collect();
     found.extend(
-        recorded.into_iter().map(|(place, (tenant, units))| CounterAudit::without_window(place, tenant, units)),
+        recorded
+            .into_iter()
+            .map(|((start, tag), (tenant, units))| CounterAudit::without_window((tag, start), tenant, units)),
     );
     found
 }

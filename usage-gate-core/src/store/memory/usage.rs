@@ -9,7 +9,10 @@ use crate::model::{StreamId, TenantId, Timestamp};
 use crate::store::repeats::{self, Repeats, make_free};
 use crate::store::request_block::{Block, blocks};
 use crate::store::watermark::after_watermark;
-use crate::store::{AuditKey, Batch, CounterTag, RollupDelta, RollupKey, StoreError, UsageSink, requests};
+use crate::store::{
+    AuditKey, Batch, CounterTag, RollupDelta, RollupKey, StoreError, UsageSink, digests_kept_since,
+    quota_use_kept_since, requests,
+};
 
 /// Blocks of the request log at most: some tens of megabytes.
 const MOST_BLOCKS: usize = 8_192;
@@ -20,7 +23,9 @@ pub(super) struct Usage {
     pub(super) rollups: BTreeMap<RollupKey, RollupDelta>,
     pub(super) streams: BTreeMap<StreamId, Stream>,
     pub(super) digests: BTreeMap<(StreamId, u64), Digest>,
-    pub(super) quota_use: BTreeMap<(CounterTag, Timestamp), (TenantId, i64)>,
+    digests_by_age: BTreeSet<(Timestamp, (StreamId, u64))>,
+    /// By the start of the period and the counter.
+    pub(super) quota_use: BTreeMap<(Timestamp, CounterTag), (TenantId, i64)>,
     /// Records that were made free as repeats.
     pub(super) freed: BTreeSet<(StreamId, u64)>,
     /// In the order in which they came.
@@ -43,14 +48,16 @@ pub(super) struct Digest {
     pub(super) last: u64,
     pub(super) items: u64,
     pub(super) chain: Chain,
+    /// When it was last added to.
+    until: Timestamp,
     pub(super) totals: BTreeMap<AuditKey, RollupDelta>,
 }
 
 #[async_trait::async_trait]
 impl UsageSink for MemoryStore {
-    async fn accept(&self, batch: &Batch) -> Result<u64, StoreError> {
+    async fn accept(&self, batch: Batch) -> Result<u64, StoreError> {
         // B4: all of it in one critical section.
-        Ok(self.kept_usage().accept(batch.clone()))
+        Ok(self.kept_usage().accept(batch))
     }
 
     async fn watermark(&self, stream: StreamId) -> Result<u64, StoreError> {
@@ -72,14 +79,17 @@ impl Usage {
         for (key, delta) in &rows {
             self.rollups.entry(key.clone()).or_default().add(*delta);
         }
-        for (place, (tenant, units)) in quota_use(&batch) {
-            let sum = self.quota_use.entry(place).or_insert((tenant, 0));
+        for ((tag, period), (tenant, units)) in quota_use(&batch) {
+            let sum = self.quota_use.entry((period, tag)).or_insert((tenant, 0));
             sum.1 = sum.1.saturating_add(units);
         }
         if items > 0 {
-            let new = Digest { first: batch.first, last: batch.last, items: 0, chain, totals: BTreeMap::new() };
+            let (first, last, until) = (batch.first, batch.last, batch.through);
+            let new = Digest { first, last, items: 0, chain, until, totals: BTreeMap::new() };
             let digest = self.digests.entry(segment).or_insert(new);
-            (digest.last, digest.chain) = (batch.last, chain);
+            self.digests_by_age.remove(&(digest.until, segment));
+            (digest.last, digest.chain, digest.until) = (last, chain, until.max(digest.until));
+            self.digests_by_age.insert((digest.until, segment));
             digest.items = digest.items.saturating_add(items);
             for (key, delta) in totals(&rows) {
                 digest.totals.entry(key).or_default().add(delta);
@@ -118,6 +128,19 @@ impl Usage {
         {
             self.repeats_by_age.pop_first();
             self.repeats.remove(&tag);
+        }
+        while let Some((until, segment)) = self.digests_by_age.first().copied()
+            && until < digests_kept_since(through)
+        {
+            self.digests_by_age.pop_first();
+            let Some(Digest { first, last, .. }) = self.digests.remove(&segment) else { continue };
+            let free: Vec<_> = self.freed.range((segment.0, first)..=(segment.0, last)).copied().collect();
+            free.iter().for_each(|place| _ = self.freed.remove(place));
+        }
+        while let Some(oldest) = self.quota_use.first_entry()
+            && oldest.key().0 < quota_use_kept_since(through)
+        {
+            oldest.remove();
         }
         while self.blocks.len() > MOST_BLOCKS
             || self.blocks.front().is_some_and(|block| block.at_last < requests::kept_since(through))

@@ -5,12 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::value::{Fault, to_column};
 use crate::flush::{Chain, totals};
 use crate::model::{StreamId, Timestamp};
-use crate::store::{Batch, RollupDelta, RollupKey};
-
-/// Digests, and what was taken of quotas, are kept this long: a year and a month.
-const KEPT_MICROS: i64 = 400 * 86_400 * 1_000_000;
-/// What was taken of quotas is told by the start of its period, which can be a year before its end.
-const QUOTA_USE_KEPT_MICROS: i64 = 2 * KEPT_MICROS;
+use crate::store::{Batch, RollupDelta, RollupKey, digests_kept_since, quota_use_kept_since};
 
 /// The hash of a segment so far.
 pub(super) fn load(connection: &Connection, stream: StreamId, segment: u64) -> rusqlite::Result<Chain> {
@@ -75,10 +70,10 @@ pub(super) fn forget(connection: &Connection, through: Timestamp, most: usize) -
             "DELETE FROM counter_use WHERE (tag, period_start) IN
                  (SELECT tag, period_start FROM counter_use WHERE period_start < ?1 ORDER BY period_start LIMIT ?2)",
         )?
-        .execute((through.plus_micros(-QUOTA_USE_KEPT_MICROS).as_micros(), most))?;
+        .execute((quota_use_kept_since(through).as_micros(), most))?;
     let oldest = connection
         .prepare_cached("SELECT stream, segment, first, last FROM digest WHERE until < ?1 ORDER BY until LIMIT 1")?
-        .query_row([through.plus_micros(-KEPT_MICROS).as_micros()], |row| {
+        .query_row([digests_kept_since(through).as_micros()], |row| {
             Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
         })
         .optional()?;

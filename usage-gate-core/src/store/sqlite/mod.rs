@@ -6,6 +6,7 @@
 
 mod accounts;
 mod audit;
+mod checkpoint;
 mod days;
 mod debts;
 mod digests;
@@ -108,6 +109,19 @@ impl SqliteStore {
     #[must_use]
     pub fn options(path: impl AsRef<Path>) -> SqliteOptions {
         SqliteOptions { path: path.as_ref().to_owned(), clock: Clock::system(), read_only: false }
+    }
+
+    /// Copies what is in the write-ahead log into the file, and empties the log: until the next write the file alone is the whole database.
+    ///
+    /// For the end, after [`UsageGate::drain`](crate::UsageGate::drain), so that whoever copies the file need not know of the log. Without it nothing is lost:
+    /// the log is read at the next start.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) if others have read or written for two seconds, or what the system says.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        let path = self.inner.path.clone();
+        let done = tokio::task::spawn_blocking(move || checkpoint::checkpoint(&path)).await;
+        done.map_err(|error| StoreError::unavailable("copy the log into the database", error))?
     }
 
     /// Calls of any kind that this handle and its clones have made to the database.

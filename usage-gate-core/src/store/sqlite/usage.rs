@@ -15,8 +15,8 @@ use crate::store::{Batch, RollupDelta, RollupKey, StoreError, UsageSink};
 
 #[async_trait::async_trait]
 impl UsageSink for SqliteStore {
-    async fn accept(&self, batch: &Batch) -> Result<u64, StoreError> {
-        let (batch, clock) = (batch.clone(), self.inner.clock.clone());
+    async fn accept(&self, batch: Batch) -> Result<u64, StoreError> {
+        let clock = self.inner.clock.clone();
         self.write("take usage in", move |connection| accept(connection, batch, clock.wall())).await
     }
 

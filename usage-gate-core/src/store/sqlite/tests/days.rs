@@ -167,8 +167,8 @@ async fn play(steps: &[Step], sqlite: &SqliteStore, memory: &MemoryStore) {
                 let at = after(*minute);
                 let batch = batch(first, at, bucket_start(calendar.zone_at(at), at), *key, *kind);
                 first += 1;
-                sqlite.accept(&batch).await.unwrap();
-                memory.accept(&batch).await.unwrap();
+                sqlite.accept(batch.clone()).await.unwrap();
+                memory.accept(batch).await.unwrap();
             }
         }
     }
@@ -257,7 +257,7 @@ async fn a_database_without_days_is_migrated_and_read() {
     // In an hour that was there, in the next one, and a day later.
     for (number, hour) in [(1, 47), (2, 48), (3, 72)] {
         let at = after(20 * 24 * 60 + hour * 60);
-        store.accept(&batch(number, at, at, 1, 0)).await.unwrap();
+        store.accept(batch(number, at, at, 1, 0)).await.unwrap();
     }
     let query = UsageQuery { group_by: BTreeSet::new(), ..month(tenant) };
     assert_eq!(units(store.usage(&query).await.unwrap()), [30, 48, 22, 2]);

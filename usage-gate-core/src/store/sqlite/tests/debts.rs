@@ -40,7 +40,8 @@ impl Stage {
         let one = UsageRecord { tenant: self.counter.tenant, quotas, ..record(who(false), period) };
         let first = self.store.watermark(stream).await.unwrap() + 1;
         let batch: Batch = batch(stream, first, vec![one], vec![]);
-        assert_eq!(self.store.accept(&batch).await.unwrap(), batch.last);
+        let last = batch.last;
+        assert_eq!(self.store.accept(batch).await.unwrap(), last);
     }
 
     async fn tell(&self, node: &NodeIdentity, used: u64) {

@@ -97,10 +97,10 @@ async fn records_of_a_dead_life_that_come_late_heal_too() {
     let used = QuotaUse { lease: 1, counter: counter.tag(), period, units: 50 };
     let late = UsageRecord { tenant: counter.tenant, quotas: vec![used], ..record(who(false), period) };
     // Of the present life nothing is healed: its leases count that.
-    store.accept(&batch(node.boot, 1, vec![late.clone()], vec![])).await.unwrap();
+    store.accept(batch(node.boot, 1, vec![late.clone()], vec![])).await.unwrap();
     assert_eq!(ask(&store, &node, vec![], request(&counter, 5)).await, (5, 25));
     let dead = UsageRecord { quotas: vec![QuotaUse { units: 10, ..used }], ..late };
-    store.accept(&batch(StreamId::generate(), 1, vec![dead], vec![])).await.unwrap();
+    store.accept(batch(StreamId::generate(), 1, vec![dead], vec![])).await.unwrap();
     assert_eq!(ask(&store, &node, vec![], request(&counter, 5)).await, (5, 65));
 }
 

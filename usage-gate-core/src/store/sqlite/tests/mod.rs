@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::clock::ManualClock;
 use crate::conformance;
-use crate::model::StreamId;
+use crate::model::{StreamId, Timestamp};
 use crate::store::{AccountStore, KeyStore, LeaseCall, NodeIdentity, QuotaStore, StoreErrorKind, TableId};
 
 /// A folder of its own, removed in the end.
@@ -81,6 +81,28 @@ async fn a4_a_debt_of_an_ended_period_counts_in_its_own() {
     let (folder, manual) = (Folder::new(), manual());
     let store = at(&folder, &manual).await;
     conformance::quotas::a4_a_debt_of_an_ended_period_counts_in_its_own(&store, &manual).await;
+}
+
+#[tokio::test]
+async fn after_a_checkpoint_the_file_alone_is_the_whole_database() {
+    let (store, folder) = fresh().await;
+    let sink: &dyn crate::store::UsageSink = &store;
+    let who = conformance::usage::who(true);
+    let records = vec![conformance::usage::record(who, conformance::usage::midnight()); 100];
+    let stream = StreamId::generate();
+    sink.accept(conformance::usage::batch(stream, 1, records, vec![])).await.unwrap();
+    store.checkpoint().await.unwrap();
+    assert_eq!(std::fs::metadata(folder.0.join("usage-gate.db-wal")).unwrap().len(), 0);
+
+    // As `cp` does it, while the store is still open.
+    let copied = Folder::new();
+    std::fs::copy(folder.file(), copied.file()).unwrap();
+    let copy = SqliteStore::open(copied.file()).await.unwrap();
+    assert_eq!(crate::store::UsageSink::watermark(&copy, stream).await.unwrap(), 100);
+    // It goes on as before.
+    let more =
+        conformance::usage::batch(stream, 101, vec![conformance::usage::record(who, Timestamp::default())], vec![]);
+    assert_eq!(sink.accept(more).await.unwrap(), 101);
 }
 
 #[tokio::test]
