@@ -14,7 +14,7 @@ use super::caller::{Applied, CompiledLimit};
 use super::{Caller, Code, Head, Refusal, Standing};
 use crate::clock::Monotonic;
 use crate::gate::{GateCore, Recording, WhenFull};
-use crate::lease::{Booking, Counter, CounterState, LeaseEntry, RateTaken};
+use crate::lease::{Booking, Counter, CounterState, LeaseEntry, QuotaCounter, RateTaken};
 use crate::model::{Environment, RequestId, Timestamp, WhenExceeded};
 use crate::routes::RouteIndex;
 use crate::seat::{Seat, SeatContents};
@@ -255,13 +255,13 @@ impl GateCore {
             },
             CounterState::Quota(quota) => {
                 let units = limit.units.or_else(|| head.bound(compiled.meter)).unwrap_or(1);
-                let entry = quota.take(units, now);
-                if entry.is_none() && compiled.limit.when_exceeded == WhenExceeded::Block {
+                let taken = quota.take_and_look(units, now);
+                if taken.is_none() && compiled.limit.when_exceeded == WhenExceeded::Block {
                     return None;
                 }
                 let signed = i64::try_from(units).unwrap_or(i64::MAX);
-                let held = if let Some(entry) = entry {
-                    if quota.runs_low() {
+                let held = if let Some((entry, runs_low)) = taken {
+                    if runs_low {
                         self.queue.ask_for(counter);
                     }
                     Held::Lease(entry)
@@ -355,25 +355,38 @@ impl Admitted {
     }
 
     /// What leases count of this request by now.
-    pub(super) fn quotas_held(&self) -> QuotaUses {
+    fn quotas_held(&self) -> QuotaUses {
         let mut uses = QuotaUses::new();
         for one in &self.taken {
-            let TakenWhat::Quota(source, held) = &one.what else { continue };
-            let used = source.booking(*held);
-            if used == Booking::NOTHING {
-                continue;
+            if let Some(used) = with_counter_of(self, one, |counter| self.quota_held(one, counter)).flatten() {
+                uses.push(used);
             }
-            with_counter_of(self, one, |counter| {
-                let CounterState::Quota(quota) = &counter.state else { return };
-                let period = source.entry().map(|entry| entry.period).or_else(|| {
-                    let compiled = self.caller.plan.limits.get(one.at)?;
-                    self.gate.period_of(compiled, quota, self.started)
-                });
-                let period = period.map_or(self.at, |period| period.start).floor_seconds();
-                uses.push(QuotaUse { lease: used.lease, counter: counter.tag, period, units: used.used });
-            });
         }
         uses
+    }
+
+    /// The same of one limit.
+    pub(super) fn quota_held(&self, one: &Taken, counter: &Counter) -> Option<QuotaUse> {
+        let (TakenWhat::Quota(source, held), CounterState::Quota(quota)) = (&one.what, &counter.state) else {
+            return None;
+        };
+        let used = source.booking(*held);
+        let period = || self.quota_period(one, source, quota);
+        (used != Booking::NOTHING).then(|| QuotaUse {
+            lease: used.lease,
+            counter: counter.tag,
+            period: period(),
+            units: used.used,
+        })
+    }
+
+    /// The start of the period that units of a quota are of, as records have it.
+    pub(super) fn quota_period(&self, one: &Taken, source: &Held, quota: &QuotaCounter) -> Timestamp {
+        let period = source.entry().map(|entry| entry.period).or_else(|| {
+            let compiled = self.caller.plan.limits.get(one.at)?;
+            self.gate.period_of(compiled, quota, self.started)
+        });
+        period.map_or(self.at, |period| period.start).floor_seconds()
     }
 
     /// B2: a head with this status is about to be released.

@@ -138,10 +138,10 @@ impl Admitted {
         (outcome, units)
     }
 
-    /// Settles every limit. Gives what leases count of the request in the end: what was taken at the door, and where the difference was booked.
-    fn settle_limits(&mut self, outcome: Outcome, units: &UnitTotals, now: Monotonic) -> QuotaUses {
-        let mut uses = self.quotas_held();
-        for one in std::mem::take(&mut self.taken) {
+    /// Settles every limit, once. Gives what leases count of the request in the end: what was taken at the door, and where the difference was booked.
+    fn settle_limits(&self, outcome: Outcome, units: &UnitTotals, now: Monotonic) -> QuotaUses {
+        let mut uses = QuotaUses::new();
+        for one in &self.taken {
             let Some(compiled) = self.caller.plan.limits.get(one.at) else { continue };
             let actual = units.of(compiled.meter);
             let settle = |counter: &Arc<Counter>| match (&counter.state, &one.what) {
@@ -150,6 +150,9 @@ impl Admitted {
                     free_slot(open);
                 }
                 (CounterState::Quota(quota), TakenWhat::Quota(source, held)) => {
+                    if let Some(used) = self.quota_held(one, counter) {
+                        uses.push(used);
+                    }
                     // `bill_on` returns quota; nobody knows what an indeterminate request cost, so its units stay spent.
                     let owed = match outcome {
                         Outcome::Unbilled => 0,
@@ -157,11 +160,11 @@ impl Admitted {
                         _ => actual,
                     };
                     let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
-                    let began = self.started;
-                    let period = || self.gate.period_of(compiled, quota, began);
+                    let period = || self.gate.period_of(compiled, quota, self.started);
                     let booked = quota.adjust(source.entry(), signed(*held).saturating_sub(signed(owed)), period);
-                    let of = source.entry().map(|entry| entry.period).or_else(period);
-                    book(&mut uses, counter.tag, of.map_or(self.at, |period| period.start), booked);
+                    if booked != Booking::NOTHING {
+                        book(&mut uses, counter.tag, booked, || self.quota_period(one, source, quota));
+                    }
                     if owed > *held && quota.runs_low() {
                         self.gate.queue.ask_for(counter);
                     }
@@ -172,7 +175,7 @@ impl Admitted {
                 }
                 _ => {}
             };
-            with_counter_of(self, &one, settle);
+            with_counter_of(self, one, settle);
         }
         uses.retain(|one| one.units != 0);
         uses
@@ -180,16 +183,10 @@ impl Admitted {
 }
 
 /// B9: a difference is cited where it was booked.
-fn book(uses: &mut QuotaUses, counter: CounterTag, period: Timestamp, booked: Booking) {
-    if booked == Booking::NOTHING {
-        return;
-    }
+fn book(uses: &mut QuotaUses, counter: CounterTag, booked: Booking, period: impl FnOnce() -> Timestamp) {
     match uses.iter_mut().find(|one| one.counter == counter && one.lease == booked.lease) {
         Some(one) => one.units = one.units.saturating_add(booked.used),
-        None => {
-            let period = period.floor_seconds();
-            uses.push(QuotaUse { lease: booked.lease, counter, period, units: booked.used });
-        }
+        None => uses.push(QuotaUse { lease: booked.lease, counter, period: period(), units: booked.used }),
     }
 }
 
