@@ -302,7 +302,6 @@ where
 }
 
 /// An answer that may be given to the client now, or once its record is safe.
-#[expect(clippy::large_enum_variant, reason = "the large one is the common one, and lives for a moment")]
 enum Released<R> {
     Now(Response<ResponseBody<R>>),
     Synced(Box<Settled<Response<R>>>),

@@ -38,7 +38,7 @@ pub struct Admitted {
     pub(crate) settled: bool,
 }
 
-/// Three inline: a rate, a quota and a slot are what plans have; the struct is moved several times a request.
+/// Three inline: a rate, a quota and a slot are what plans have.
 pub(crate) type TakenUnits = SmallVec<[Taken; 3]>;
 /// What leases count of a request.
 pub(crate) type QuotaUses = SmallVec<[QuotaUse; 3]>;
@@ -95,9 +95,8 @@ impl Held {
 }
 
 /// What one try gave.
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation a request")]
 pub(super) enum Attempt {
-    Admitted(Admitted),
+    Admitted(Box<Admitted>),
     Stopped(Box<Stop>),
 }
 
@@ -125,7 +124,8 @@ impl GateCore {
         match tried {
             Ok(taken) => {
                 self.callers.note_use(caller, head.at);
-                let mut admitted = Admitted {
+                // An allocation, since it is moved some twenty times on its way to the last frame, with whatever it is in.
+                let mut admitted = Box::new(Admitted {
                     gate: Arc::clone(self),
                     caller: Arc::clone(caller),
                     route,
@@ -136,7 +136,7 @@ impl GateCore {
                     taken,
                     seat,
                     settled: false,
-                };
+                });
                 admitted.sit_down();
                 Attempt::Admitted(admitted)
             }

@@ -70,10 +70,9 @@ pub struct RequestHead<'a> {
 
 /// What came of a request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation a request")]
 pub enum Admission {
     /// It may be forwarded, and is to be settled.
-    Admitted(Admitted),
+    Admitted(Box<Admitted>),
     /// Its route is public: to be forwarded unmetered.
     Public(RouteIndex, RequestId),
     /// It is refused, and has spent nothing.

@@ -47,7 +47,7 @@ impl Admitted {
     /// Settles the request: its record is in the journal when this returns.
     ///
     /// With durability `disk` there is something to wait for before the last frame of the response is released.
-    pub fn settle(mut self, settlement: &Settlement<'_>) -> Option<Synced> {
+    pub fn settle(mut self: Box<Self>, settlement: &Settlement<'_>) -> Option<Synced> {
         let sequence = self.settle_once(settlement)?;
         self.gate.recorder.synced(sequence)
     }
