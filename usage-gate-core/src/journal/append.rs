@@ -205,7 +205,7 @@ impl Place {
     }
 
     /// Writes the item and shows it to readers. It must be the one that the place was taken for.
-    pub(crate) fn publish(mut self, item: &Encoded) {
+    pub(crate) fn publish(mut self, item: &mut Encoded) {
         if let Some(segment) = self.live.get(self.at).filter(|_| item.slots() == self.slots) {
             segment.publish(self.sequence, item);
             self.published = true;

@@ -197,7 +197,7 @@ impl Journal {
     pub(crate) fn append(&self, item: &Encoded) -> Option<u64> {
         let place = self.begin(item.slots())?;
         let sequence = place.sequence();
-        place.publish(item);
+        place.publish(&mut item.clone());
         Some(sequence)
     }
 
@@ -434,7 +434,7 @@ pub(super) mod tests {
         let place = journal.begin(2).unwrap();
         journal.append(&record(3)).unwrap();
         assert_eq!(requests(|from| journal.read(from, 9), 1), (vec![1], place.sequence()));
-        place.publish(&record(2));
+        place.publish(&mut record(2));
         assert_eq!(requests(|from| journal.read(from, 9), 1).0, [1, 2, 3]);
     }
 
@@ -501,7 +501,7 @@ pub(super) mod tests {
         assert!(journal.reserve());
         let place = journal.begin(2).unwrap();
         assert!(!journal.seal().unwrap(), "something is under way");
-        place.publish(&record(20));
+        place.publish(&mut record(20));
         assert!(journal.seal().unwrap());
         assert!(!journal.reserve());
         let (streams, damaged) = Stream::all(&area).unwrap();

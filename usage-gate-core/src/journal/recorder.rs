@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::slot::{Encoded, Kind};
 use super::{Journal, JournalDurability, Record};
 use crate::seat::{Seat, SeatTable};
 
@@ -45,11 +46,12 @@ impl Recorder {
     /// In the order that recovery relies on: the seat knows the place before the record can be seen, and is free only after. Without a place, which B7 rules
     /// out, the seat stays taken, and the next life of the process writes the record.
     pub(crate) fn publish(&self, seat: Seat, record: &Record<'_>) -> Option<u64> {
-        let item = record.encode();
+        let mut item = Encoded::new(Kind::Record);
+        record.encode_into(&mut item);
         let place = self.journal.begin(item.slots())?;
         let sequence = place.sequence();
         seat.settle_at(sequence);
-        place.publish(&item);
+        place.publish(&mut item);
         seat.free();
         // Passed by one record in so many, which costs the others no number that all of them count up.
         if (sequence + item.slots()) % MANY < item.slots() {
