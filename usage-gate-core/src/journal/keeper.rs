@@ -101,6 +101,8 @@ pub(super) struct Kept {
     pub(super) files: Files,
     pub(super) state: JournalState,
     sealed: bool,
+    /// Where the stream was when the slots behind it were last made ready.
+    ready_at: u64,
 }
 
 impl Journal {
@@ -135,7 +137,7 @@ impl Journal {
             syncs_fail: AtomicBool::new(false),
             size: files.size(),
             lock: OnceLock::new(),
-            kept: Mutex::new(Kept { files, state: JournalState::Ok, sealed: false }),
+            kept: Mutex::new(Kept { files, state: JournalState::Ok, sealed: false, ready_at: 1 }),
         };
         journal.maintain(now);
         Ok(journal)
@@ -255,6 +257,7 @@ impl Journal {
             }
             kept.files.expire(now, retention, retention_bytes)
         });
+        kept.ready_at = self.appender.make_ready(kept.ready_at);
         kept.state = match (outcome, &kept.state) {
             (Ok(()), _) => JournalState::Ok,
             (Err(error), JournalState::Full { since }) if is_full(&error) => JournalState::Full { since: *since },

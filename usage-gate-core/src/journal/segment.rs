@@ -296,6 +296,14 @@ impl Segment {
         words
     }
 
+    /// Has the system ready for stores into these slots, as far as it has them.
+    pub(crate) fn make_ready(&self, from: u64, to: u64) {
+        let (from, to) = (from.max(self.first), to.min(self.end()));
+        if from < to {
+            self.words.make_ready(self.words_to(from)..self.words_to(to));
+        }
+    }
+
     /// Words from its start to a sequence.
     pub(crate) fn words_to(&self, sequence: u64) -> usize {
         let slots = usize::try_from(sequence.saturating_sub(self.first)).unwrap_or(usize::MAX);
