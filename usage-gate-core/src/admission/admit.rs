@@ -97,7 +97,8 @@ impl Held {
 /// What one try gave.
 pub(super) enum Attempt {
     Admitted(Box<Admitted>),
-    Stopped(Box<Stop>),
+    /// Nothing was taken; the caller comes back.
+    Stopped(Box<Stop>, Arc<Caller>),
 }
 
 /// What stands in the way.
@@ -113,21 +114,21 @@ pub(super) type ShortOf = SmallVec<[(Arc<Counter>, u64); 2]>;
 /// Tries before a request that loses every race is refused.
 pub(super) const TRIES: usize = 64;
 impl GateCore {
-    pub(super) fn try_admit(self: &Arc<Self>, head: &Head, caller: &Arc<Caller>, route: RouteIndex) -> Attempt {
+    pub(super) fn try_admit(self: &Arc<Self>, head: &Head, caller: Arc<Caller>, route: RouteIndex) -> Attempt {
         let seat = if self.recording == Recording::Off { None } else { self.recorder.take_seat() };
         if seat.is_none() && self.recording == Recording::Records(WhenFull::Refuse) {
             let detail = "usage cannot be recorded at the moment; nothing was spent";
             let refusal = Refusal::new(Code::JournalUnavailable, detail).retry_after(1);
-            return Attempt::Stopped(Box::new(Stop::Refused(refusal)));
+            return Attempt::Stopped(Box::new(Stop::Refused(refusal)), caller);
         }
-        let tried = self.take_limits(head, caller, route);
+        let tried = self.take_limits(head, &caller, route);
         match tried {
             Ok(taken) => {
-                self.callers.note_use(caller, head.at);
+                self.callers.note_use(&caller, head.at);
                 // An allocation, since it is moved some twenty times on its way to the last frame, with whatever it is in.
                 let mut admitted = Box::new(Admitted {
                     gate: Arc::clone(self),
-                    caller: Arc::clone(caller),
+                    caller,
                     route,
                     request: head.request,
                     at: head.at,
@@ -144,7 +145,7 @@ impl GateCore {
                 if let Some(seat) = seat {
                     self.recorder.leave_seat(seat);
                 }
-                Attempt::Stopped(stop)
+                Attempt::Stopped(stop, caller)
             }
         }
     }

@@ -252,9 +252,9 @@ impl GateCore {
             Ok(route) => route,
             Err(refusal) => return Admission::Refused(self.refuse(head, Some(caller), refusal)),
         };
-        match self.try_admit(&head, &caller, route) {
+        match self.try_admit(&head, caller, route) {
             admit::Attempt::Admitted(admitted) => Admission::Admitted(admitted),
-            admit::Attempt::Stopped(stop) => match *stop {
+            admit::Attempt::Stopped(stop, caller) => match *stop {
                 admit::Stop::Refused(refusal) => Admission::Refused(self.refuse(head, Some(caller), refusal)),
                 admit::Stop::Short(..) => {
                     let what = WaitingFor::Units(caller, route);
