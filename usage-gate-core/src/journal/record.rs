@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::schema::Schema;
-use super::slot::{Encoded, ITEM_WORDS, Kind};
+use super::slot::{Encoded, ITEM_WORDS, Kind, halves};
 use crate::invariant::invariant;
 use crate::model::{Environment, KeyId, MAX_METERS, RequestId, TenantId, Timestamp, UserId};
 use crate::store::{CounterTag, Measured, Outcome, QuotaUse, RefusalSum, UnitTotals, UsageRecord};
@@ -101,17 +101,20 @@ impl Record<'_> {
     pub(crate) fn encode_into(&self, item: &mut Encoded) {
         invariant!(B9, self.quotas.len() <= MOST_QUOTAS);
         let quotas = self.quotas.get(..MOST_QUOTAS).unwrap_or(self.quotas);
-        item.push_wide(self.request.as_u128());
-        item.push(self.at.as_micros().cast_unsigned());
-        push_owner(item, self.tenant, self.user, self.key);
         let flags = if self.retry.is_some() { RETRY } else { 0 } | test_flag(self.environment);
         let what = (u64::from(self.route.unwrap_or(NO_ROUTE)) << 48)
             | (u64::from(self.status) << 32)
             | (number_of(self.outcome, &OUTCOMES) << 16)
             | (number_of(self.measured, &MEASURED) << 8)
             | flags;
+        let [request, request_low] = halves(self.request.as_u128());
+        let [tenant, tenant_low] = halves(self.tenant.as_u128());
+        let [user, user_low] = halves(self.user.map_or(0, UserId::as_u128));
+        let [key, key_low] = halves(self.key.as_u128());
+        let at = self.at.as_micros().cast_unsigned();
+        // At once, as far as it is the same in every record: each push looks whether there is room.
+        item.push_all([request, request_low, at, tenant, tenant_low, user, user_low, key, key_low, what]);
         // One way through the units, which are 0 for most meters of most requests: their mask is put in front of them behind it.
-        item.push(what);
         let sizes = item.push(0);
         let mut mask = 0;
         for (place, units) in self.units.numbers().iter().enumerate() {
