@@ -171,11 +171,11 @@ impl Stage {
         Arc::new(Self { gate, store, faults, key, key_id, tenant, plan, clock })
     }
 
-    async fn admit(&self) -> Result<Admitted, Code> {
+    async fn admit(&self) -> Result<Box<Admitted>, Code> {
         self.admit_to("/x").await
     }
 
-    async fn admit_to(&self, path: &str) -> Result<Admitted, Code> {
+    async fn admit_to(&self, path: &str) -> Result<Box<Admitted>, Code> {
         let mut headers = http::HeaderMap::new();
         headers.insert("x-api-key", self.key.parse().unwrap());
         let method = http::Method::GET;
@@ -193,7 +193,7 @@ impl Stage {
     }
 
     /// Requests that are all in flight together.
-    async fn admit_many(&self, requests: usize) -> Vec<Admitted> {
+    async fn admit_many(&self, requests: usize) -> Vec<Box<Admitted>> {
         let mut held = Vec::with_capacity(requests);
         for _ in 0..requests {
             held.push(self.admit().await.unwrap());
@@ -228,7 +228,7 @@ impl Stage {
     }
 }
 
-fn end(admitted: Admitted, status: u16, stated: &[(MeterIndex, u64)]) {
+fn end(admitted: Box<Admitted>, status: u16, stated: &[(MeterIndex, u64)]) {
     admitted.settle(&Settlement {
         status: Some(status),
         end: End::Completed,

@@ -186,7 +186,9 @@ where
         // A decision that has waited for its store does not wait again.
         Admission::Waiting(_) => return State::Refused { refused: None },
     };
-    let value = HeaderValue::from_bytes(&request.text()).unwrap_or(HeaderValue::from_static(""));
+    // One allocation, which its clones share: it goes to the handler and into the answer.
+    let value = HeaderValue::from_maybe_shared(Bytes::from_owner(request.text()));
+    let value = value.unwrap_or(HeaderValue::from_static(""));
     let caller = admitted.as_ref().map(|admitted| std::sync::Arc::clone(admitted.caller()));
     let context = GateContext::new(gate.clone(), caller, route, request, value.clone());
     let rule = gate.routes().route(route);
@@ -300,7 +302,6 @@ where
 }
 
 /// An answer that may be given to the client now, or once its record is safe.
-#[expect(clippy::large_enum_variant, reason = "the large one is the common one, and lives for a moment")]
 enum Released<R> {
     Now(Response<ResponseBody<R>>),
     Synced(Box<Settled<Response<R>>>),

@@ -31,7 +31,7 @@ impl Text {
 
 /// An item per limit: `"burst";r=50;t=30`.
 struct Items {
-    /// On the stack: the value is copied once, into an allocation of its size.
+    /// On the stack, where it stays: the value is copied once, into an allocation of its size.
     text: Text,
     number: itoa::Buffer,
     /// The limit with the least left, for the older headers.
@@ -73,7 +73,7 @@ impl Items {
         }
     }
 
-    fn insert(self, headers: &mut HeaderMap, policy: Option<&HeaderValue>, legacy: bool) {
+    fn insert(&self, headers: &mut HeaderMap, policy: Option<&HeaderValue>, legacy: bool) {
         let Some(policy) = policy else { return };
         headers.insert(POLICY.clone(), policy.clone());
         if let Ok(value) = HeaderValue::from_bytes(self.text.as_slice()) {

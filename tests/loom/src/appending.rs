@@ -5,7 +5,7 @@ use loom::thread;
 
 use crate::journal::append::Appender;
 use crate::journal::segment::{Found, LEAST_SLOTS, Segment};
-use crate::journal::slot::{Encoded, Kind, MOST_SLOTS};
+use crate::journal::slot::{Encoded, Kind, MOST_SLOTS, Salt};
 use crate::mapped::Words;
 
 const SALT: u64 = 7;
@@ -27,14 +27,16 @@ fn segment(first: u64, slots: u64) -> Segment {
 /// An item that is known by its number.
 fn item(number: u64, slots: u64) -> Encoded {
     let mut item = Encoded::new(Kind::Record);
-    (0..slots * 8 - 7).for_each(|_| item.push(number));
+    for _ in 0..slots * 8 - 7 {
+        item.push(number);
+    }
     item
 }
 
 fn append(appender: &Appender, number: u64, slots: u64) -> bool {
     let reserved = appender.reserve().is_some();
     if reserved {
-        appender.begin(slots).unwrap().publish(&item(number, slots));
+        appender.begin(slots).unwrap().publish(&mut item(number, slots));
     }
     reserved
 }
@@ -45,7 +47,7 @@ fn read(appender: &Appender) -> (Vec<u64>, u64) {
     for segment in appender.live().iter() {
         while let Found::Item(head) = segment.at(at) {
             let words = segment.read(at, head.slots);
-            assert!(head.fits(SALT, at, &words), "half of an item is published");
+            assert!(head.fits(&Salt::new(SALT), at, &words), "half of an item is published");
             if head.kind == Kind::Record {
                 found.push(words[1]);
             }

@@ -15,7 +15,7 @@ use super::held::Held;
 use super::{Caller, Code, Head, Refusal, Standing};
 use crate::clock::Monotonic;
 use crate::gate::{GateCore, Recording, WhenFull};
-use crate::lease::{Counter, CounterState, Debtor, Forfeit, RateTaken};
+use crate::lease::{Counter, CounterState, Debtor, Forfeit, QuotaCounter, RateTaken};
 use crate::model::{Environment, RequestId, Timestamp, WhenExceeded};
 use crate::routes::RouteIndex;
 use crate::seat::{Seat, SeatContents};
@@ -39,7 +39,7 @@ pub struct Admitted {
     pub(crate) settled: bool,
 }
 
-/// Three inline: a rate, a quota and a slot are what plans have; the struct is moved several times a request.
+/// Three inline: a rate, a quota and a slot are what plans have.
 pub(crate) type TakenUnits = SmallVec<[Taken; 3]>;
 /// What leases count of a request.
 pub(crate) type QuotaUses = SmallVec<[QuotaUse; 3]>;
@@ -66,10 +66,10 @@ pub(crate) enum TakenWhat {
 }
 
 /// What one try gave.
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation a request")]
 pub(super) enum Attempt {
-    Admitted(Admitted),
-    Stopped(Box<Stop>),
+    Admitted(Box<Admitted>),
+    /// Nothing was taken; the caller comes back.
+    Stopped(Box<Stop>, Arc<Caller>),
 }
 
 /// What stands in the way.
@@ -85,20 +85,21 @@ pub(super) type ShortOf = SmallVec<[(Arc<Counter>, u64); 2]>;
 /// Tries before a request that loses every race is refused.
 pub(super) const TRIES: usize = 64;
 impl GateCore {
-    pub(super) fn try_admit(self: &Arc<Self>, head: &Head, caller: &Arc<Caller>, route: RouteIndex) -> Attempt {
+    pub(super) fn try_admit(self: &Arc<Self>, head: &Head, caller: Arc<Caller>, route: RouteIndex) -> Attempt {
         let seat = if self.recording == Recording::Off { None } else { self.recorder.take_seat() };
         if seat.is_none() && self.recording == Recording::Records(WhenFull::Refuse) {
             let detail = "usage cannot be recorded at the moment; nothing was spent";
             let refusal = Refusal::new(Code::JournalUnavailable, detail).retry_after(1);
-            return Attempt::Stopped(Box::new(Stop::Refused(refusal)));
+            return Attempt::Stopped(Box::new(Stop::Refused(refusal)), caller);
         }
-        let tried = self.take_limits(head, caller, route);
+        let tried = self.take_limits(head, &caller, route);
         match tried {
             Ok(taken) => {
-                self.callers.note_use(caller, head.at);
-                let mut admitted = Admitted {
+                self.callers.note_use(&caller, head.at);
+                // An allocation, since it is moved some twenty times on its way to the last frame, with whatever it is in.
+                let mut admitted = Box::new(Admitted {
                     gate: Arc::clone(self),
-                    caller: Arc::clone(caller),
+                    caller,
                     route,
                     request: head.request,
                     at: head.at,
@@ -107,7 +108,7 @@ impl GateCore {
                     taken,
                     seat,
                     settled: false,
-                };
+                });
                 admitted.sit_down();
                 Attempt::Admitted(admitted)
             }
@@ -115,7 +116,7 @@ impl GateCore {
                 if let Some(seat) = seat {
                     self.recorder.leave_seat(seat);
                 }
-                Attempt::Stopped(stop)
+                Attempt::Stopped(stop, caller)
             }
         }
     }
@@ -226,13 +227,13 @@ impl GateCore {
             },
             CounterState::Quota(quota) => {
                 let units = limit.units.or_else(|| head.bound(compiled.meter)).unwrap_or(1);
-                let entry = quota.take(units, now);
-                if entry.is_none() && compiled.limit.when_exceeded == WhenExceeded::Block {
+                let taken = quota.take_and_look(units, now);
+                if taken.is_none() && compiled.limit.when_exceeded == WhenExceeded::Block {
                     return None;
                 }
                 let signed = i64::try_from(units).unwrap_or(i64::MAX);
-                let held = if let Some(entry) = entry {
-                    if quota.runs_low() {
+                let held = if let Some((entry, runs_low)) = taken {
+                    if runs_low {
                         self.queue.ask_for(counter);
                     }
                     Held::Lease(entry)
@@ -336,21 +337,30 @@ impl Admitted {
     }
 
     /// What leases count of this request by now.
-    pub(super) fn quotas_held(&self) -> QuotaUses {
+    fn quotas_held(&self) -> QuotaUses {
         let mut uses = QuotaUses::new();
         for one in &self.taken {
-            let TakenWhat::Quota(source, held) = &one.what else { continue };
-            with_counter_of(self, one, |counter| {
-                let CounterState::Quota(quota) = &counter.state else { return };
-                let period = source.entry().map(|entry| entry.period).or_else(|| {
-                    let compiled = self.caller.plan.limits.get(one.at)?;
-                    self.gate.period_of(compiled, quota, self.started)
-                });
-                let period = period.map_or(self.at, |period| period.start).floor_seconds();
-                source.each(*held, |lease, units| uses.push(QuotaUse { lease, counter: counter.tag, period, units }));
-            });
+            with_counter_of(self, one, |counter| self.cite(one, counter, &mut uses));
         }
         uses
+    }
+
+    /// The same of one limit.
+    pub(super) fn cite(&self, one: &Taken, counter: &Counter, uses: &mut QuotaUses) {
+        let (TakenWhat::Quota(source, held), CounterState::Quota(quota)) = (&one.what, &counter.state) else { return };
+        source.each(*held, |lease, units| {
+            let period = self.quota_period(one, source, quota);
+            uses.push(QuotaUse { lease, counter: counter.tag, period, units });
+        });
+    }
+
+    /// The start of the period that units of a quota are of, as records have it.
+    pub(super) fn quota_period(&self, one: &Taken, source: &Held, quota: &QuotaCounter) -> Timestamp {
+        let period = source.entry().map(|entry| entry.period).or_else(|| {
+            let compiled = self.caller.plan.limits.get(one.at)?;
+            self.gate.period_of(compiled, quota, self.started)
+        });
+        period.map_or(self.at, |period| period.start).floor_seconds()
     }
 
     /// B2: a head with this status is about to be released.

@@ -73,10 +73,9 @@ pub struct RequestHead<'a> {
 
 /// What came of a request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation a request")]
 pub enum Admission {
     /// It may be forwarded, and is to be settled.
-    Admitted(Admitted),
+    Admitted(Box<Admitted>),
     /// Its route is public: to be forwarded unmetered.
     Public(RouteIndex, RequestId),
     /// It is refused, and has spent nothing.
@@ -256,9 +255,9 @@ impl GateCore {
             Ok(route) => route,
             Err(refusal) => return Admission::Refused(self.refuse(head, Some(caller), refusal)),
         };
-        match self.try_admit(&head, &caller, route) {
+        match self.try_admit(&head, caller, route) {
             admit::Attempt::Admitted(admitted) => Admission::Admitted(admitted),
-            admit::Attempt::Stopped(stop) => match *stop {
+            admit::Attempt::Stopped(stop, caller) => match *stop {
                 admit::Stop::Refused(refusal) => Admission::Refused(self.refuse(head, Some(caller), refusal)),
                 admit::Stop::Short(..) => {
                     let what = WaitingFor::Units(caller, route);

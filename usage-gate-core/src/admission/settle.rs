@@ -47,7 +47,7 @@ impl Admitted {
     /// Settles the request: its record is in the journal when this returns.
     ///
     /// With durability `disk` there is something to wait for before the last frame of the response is released.
-    pub fn settle(mut self, settlement: &Settlement<'_>) -> Option<Synced> {
+    pub fn settle(mut self: Box<Self>, settlement: &Settlement<'_>) -> Option<Synced> {
         let sequence = self.settle_once(settlement)?;
         self.gate.recorder.synced(sequence)
     }
@@ -137,12 +137,12 @@ impl Admitted {
         (outcome, units)
     }
 
-    /// Settles every limit. Gives what leases count of the request in the end: what was taken at the door, and where the difference was booked.
+    /// Settles every limit, once. Gives what leases count of the request in the end: what was taken at the door, and where the difference was booked.
     ///
     /// What was taken stays with the request, and with the caller of this the leases that differences were booked on, until the record is
     /// published: the lease table keeps an entry as long, and a crash before that needs it.
     fn settle_limits(&self, outcome: Outcome, units: &UnitTotals, now: Monotonic) -> (QuotaUses, Bookings) {
-        let (mut uses, mut kept) = (self.quotas_held(), Bookings::new());
+        let (mut uses, mut kept) = (QuotaUses::new(), Bookings::new());
         for one in &self.taken {
             let Some(compiled) = self.caller.plan.limits.get(one.at) else { continue };
             let actual = units.of(compiled.meter);
@@ -152,6 +152,7 @@ impl Admitted {
                     free_slot(open);
                 }
                 (CounterState::Quota(quota), TakenWhat::Quota(source, held)) => {
+                    self.cite(one, counter, &mut uses);
                     // `bill_on` returns quota; nobody knows what an indeterminate request cost, so its units stay spent.
                     let owed = match outcome {
                         Outcome::Unbilled => 0,
@@ -159,14 +160,13 @@ impl Admitted {
                         _ => actual,
                     };
                     let signed = |units: u64| i64::try_from(units).unwrap_or(i64::MAX);
-                    let began = self.started;
-                    let period = || self.gate.period_of(compiled, quota, began);
+                    let period = || self.gate.period_of(compiled, quota, self.started);
                     let difference = signed(*held).saturating_sub(signed(owed));
                     let booked = quota.adjust(source.entry(), difference, period, &self.gate.debtor(counter, now));
-                    let of = source.entry().map(|entry| entry.period).or_else(period);
-                    let of = of.map_or(self.at, |period| period.start);
-                    booked.iter().for_each(|booking| book(&mut uses, counter.tag, of, booking));
-                    kept.extend(booked);
+                    for booking in booked {
+                        book(&mut uses, counter.tag, &booking, || self.quota_period(one, source, quota));
+                        kept.push(booking);
+                    }
                     if owed > *held && quota.runs_low() {
                         self.gate.queue.ask_for(counter);
                     }
@@ -185,14 +185,11 @@ impl Admitted {
 }
 
 /// B9: a difference is cited where it was booked.
-fn book(uses: &mut QuotaUses, counter: CounterTag, period: Timestamp, booked: &Booking) {
+fn book(uses: &mut QuotaUses, counter: CounterTag, booked: &Booking, period: impl FnOnce() -> Timestamp) {
     let lease = booked.lease.tag();
     match uses.iter_mut().find(|one| one.counter == counter && one.lease == lease) {
         Some(one) => one.units = one.units.saturating_add(booked.used),
-        None => {
-            let period = period.floor_seconds();
-            uses.push(QuotaUse { lease, counter, period, units: booked.used });
-        }
+        None => uses.push(QuotaUse { lease, counter, period: period(), units: booked.used }),
     }
 }
 

@@ -123,9 +123,9 @@ impl GateCore {
                     tell(compiled.standing(remaining, Some(next.div_ceil(1_000_000_000))));
                 }
                 CounterState::Quota(quota) => {
-                    let until =
-                        quota.until_period_end(now).unwrap_or_else(|| self.until_period_end(compiled, quota, now));
-                    tell(compiled.standing(quota.remaining(now), Some(until.div_ceil(1_000_000_000))));
+                    let (remaining, until) = quota.remaining(now);
+                    let until = until.unwrap_or_else(|| self.until_period_end(compiled, quota, now));
+                    tell(compiled.standing(remaining, Some(until.div_ceil(1_000_000_000))));
                 }
             });
         }

@@ -17,7 +17,7 @@ impl GateCore {
     pub(super) async fn wait_for_units(
         self: &Arc<Self>,
         mut head: Head,
-        caller: Arc<Caller>,
+        mut caller: Arc<Caller>,
         route: RouteIndex,
     ) -> Admission {
         let deadline = tokio::time::Instant::now() + WAIT;
@@ -27,11 +27,14 @@ impl GateCore {
             if let Some(refusal) = self.draining_refusal() {
                 return Admission::Refused(self.refuse(head, Some(caller), refusal));
             }
-            let short = match self.try_admit(&head, &caller, route) {
+            let short = match self.try_admit(&head, caller, route) {
                 Attempt::Admitted(admitted) => return Admission::Admitted(admitted),
-                Attempt::Stopped(stop) => match *stop {
-                    Stop::Refused(refusal) => return Admission::Refused(self.refuse(head, Some(caller), refusal)),
-                    Stop::Short(short) => short,
+                Attempt::Stopped(stop, back) => match *stop {
+                    Stop::Refused(refusal) => return Admission::Refused(self.refuse(head, Some(back), refusal)),
+                    Stop::Short(short) => {
+                        caller = back;
+                        short
+                    }
                 },
             };
             for (counter, units) in &short {

@@ -21,6 +21,9 @@ const ONE: i64 = 1 << SLOT_BITS;
 const CLOSED: i64 = 1 << 62;
 const SLOT_BITS: u32 = 40;
 
+/// Slots that are ready for stores however few are used: 256 KiB, a second of more than a thousand requests.
+const READY: u64 = 4_096;
+
 /// What one word says of the room: slots that nobody reserved, below 0 for a moment; reservations that are not used yet; whether the stream has ended.
 #[derive(Debug, Clone, Copy)]
 struct Room(i64);
@@ -118,6 +121,19 @@ impl Appender {
         self.live.store(self.live.load().iter().map(of).collect());
     }
 
+    /// Has the system ready for stores into the slots that come next, twice as many as since the last time, when this gave `since`.
+    ///
+    /// A segment is ready when it is made. But pages are written back meanwhile, after half a minute or so, and the first store after that takes as long as
+    /// some ten records.
+    pub(crate) fn make_ready(&self, since: u64) -> u64 {
+        let next = self.next();
+        let end = next.saturating_add(READY).saturating_add(next.saturating_sub(since).saturating_mul(2));
+        for segment in self.live().iter() {
+            segment.make_ready(next, end);
+        }
+        next
+    }
+
     /// Ends the stream: from now on nothing can be reserved. `false` if something is that was not used yet; it still has its room. One thread at a time.
     pub(crate) fn close(&self) -> bool {
         if !self.is_closed() {
@@ -205,7 +221,7 @@ impl Place {
     }
 
     /// Writes the item and shows it to readers. It must be the one that the place was taken for.
-    pub(crate) fn publish(mut self, item: &Encoded) {
+    pub(crate) fn publish(mut self, item: &mut Encoded) {
         if let Some(segment) = self.live.get(self.at).filter(|_| item.slots() == self.slots) {
             segment.publish(self.sequence, item);
             self.published = true;

@@ -102,6 +102,8 @@ pub(super) struct Kept {
     pub(super) files: Files,
     pub(super) state: JournalState,
     sealed: bool,
+    /// Where the stream was when the slots behind it were last made ready.
+    ready_at: u64,
 }
 
 impl Journal {
@@ -136,7 +138,7 @@ impl Journal {
             syncs_fail: AtomicBool::new(false),
             size: files.size(),
             lock: OnceLock::new(),
-            kept: Mutex::new(Kept { files, state: JournalState::Ok, sealed: false }),
+            kept: Mutex::new(Kept { files, state: JournalState::Ok, sealed: false, ready_at: 1 }),
         };
         journal.maintain(now);
         Ok(journal)
@@ -198,7 +200,7 @@ impl Journal {
     pub(crate) fn append(&self, item: &Encoded) -> Option<u64> {
         let place = self.begin(item.slots())?;
         let sequence = place.sequence();
-        place.publish(item);
+        place.publish(&mut item.clone());
         Some(sequence)
     }
 
@@ -257,6 +259,7 @@ impl Journal {
             }
             kept.files.expire(now, retention, retention_bytes)
         });
+        kept.ready_at = self.appender.make_ready(kept.ready_at);
         kept.state = match (outcome, &kept.state) {
             (Ok(()), _) => JournalState::Ok,
             (Err(error), JournalState::Full { since }) if is_full(&error) => JournalState::Full { since: *since },
@@ -439,7 +442,7 @@ pub(super) mod tests {
         let place = journal.begin(2).unwrap();
         journal.append(&record(3)).unwrap();
         assert_eq!(requests(|from| journal.read(from, 9), 1), (vec![1], place.sequence()));
-        place.publish(&record(2));
+        place.publish(&mut record(2));
         assert_eq!(requests(|from| journal.read(from, 9), 1).0, [1, 2, 3]);
     }
 
@@ -506,7 +509,7 @@ pub(super) mod tests {
         assert!(journal.reserve());
         let place = journal.begin(2).unwrap();
         assert!(!journal.seal().unwrap(), "something is under way");
-        place.publish(&record(20));
+        place.publish(&mut record(20));
         assert!(journal.seal().unwrap());
         assert!(!journal.reserve());
         let (streams, damaged) = Stream::all(&area).unwrap();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::schema::Schema;
-use super::slot::{Encoded, ITEM_WORDS, Kind};
+use super::slot::{Encoded, ITEM_WORDS, Kind, halves};
 use crate::invariant::invariant;
 use crate::model::{Environment, KeyId, MAX_METERS, RequestId, TenantId, Timestamp, UserId};
 use crate::store::{CounterTag, Measured, Outcome, QuotaUse, RefusalSum, UnitTotals, UsageRecord};
@@ -92,34 +92,44 @@ pub(crate) enum Item {
 
 impl Record<'_> {
     pub(crate) fn encode(&self) -> Encoded {
+        let mut item = Encoded::new(Kind::Record);
+        self.encode_into(&mut item);
+        item
+    }
+
+    /// Puts it into a new item: where the item is, it need not be moved to.
+    pub(crate) fn encode_into(&self, item: &mut Encoded) {
         invariant!(B9, self.quotas.len() <= MOST_QUOTAS);
         let quotas = self.quotas.get(..MOST_QUOTAS).unwrap_or(self.quotas);
-        let mut item = Encoded::new(Kind::Record);
-        item.push_wide(self.request.as_u128());
-        item.push(self.at.as_micros().cast_unsigned());
-        push_owner(&mut item, self.tenant, self.user, self.key);
         let flags = if self.retry.is_some() { RETRY } else { 0 } | test_flag(self.environment);
-        item.push(
-            (u64::from(self.route.unwrap_or(NO_ROUTE)) << 48)
-                | (u64::from(self.status) << 32)
-                | (number_of(self.outcome, &OUTCOMES) << 16)
-                | (number_of(self.measured, &MEASURED) << 8)
-                | flags,
-        );
-        let units = self.units.numbers();
-        let mask = units.iter().rev().fold(0, |mask, units| (mask << 1) | u64::from(*units != 0));
-        item.push((seconds(self.bucket) << 32) | (mask << 16) | quotas.len() as u64);
-        units.iter().filter(|units| **units != 0).for_each(|units| item.push(*units));
+        let what = (u64::from(self.route.unwrap_or(NO_ROUTE)) << 48)
+            | (u64::from(self.status) << 32)
+            | (number_of(self.outcome, &OUTCOMES) << 16)
+            | (number_of(self.measured, &MEASURED) << 8)
+            | flags;
+        let [request, request_low] = halves(self.request.as_u128());
+        let [tenant, tenant_low] = halves(self.tenant.as_u128());
+        let [user, user_low] = halves(self.user.map_or(0, UserId::as_u128));
+        let [key, key_low] = halves(self.key.as_u128());
+        let at = self.at.as_micros().cast_unsigned();
+        // At once, as far as it is the same in every record: each push looks whether there is room.
+        item.push_all([request, request_low, at, tenant, tenant_low, user, user_low, key, key_low, what]);
+        // One way through the units, which are 0 for most meters of most requests: their mask is put in front of them behind it.
+        let sizes = item.push(0);
+        let mut mask = 0;
+        for (place, units) in self.units.numbers().iter().enumerate() {
+            if *units != 0 {
+                mask |= 1 << place;
+                item.push(*units);
+            }
+        }
+        item.set(sizes, (seconds(self.bucket) << 32) | (mask << 16) | quotas.len() as u64);
         for quota in quotas {
-            item.push(quota.lease);
-            item.push(quota.counter.0);
-            item.push(seconds(quota.period));
-            item.push(quota.units.cast_unsigned());
+            item.push_all([quota.lease, quota.counter.0, seconds(quota.period), quota.units.cast_unsigned()]);
         }
         if let Some(retry) = self.retry {
             item.push_wide(retry);
         }
-        item
     }
 }
 
@@ -311,11 +321,12 @@ mod tests {
         Schema::new("a1", meters, ["item".into(), "other".into()])
     }
 
-    fn read(item: &Encoded) -> Item {
+    fn read(mut item: Encoded) -> Item {
         let mut words = [0; ITEM_WORDS];
-        words[1..=item.carried().len()].copy_from_slice(item.carried());
-        let head = super::super::slot::Head::from_word(item.head(1, 9)).unwrap();
-        assert!(head.fits(1, 9, &words));
+        words.iter_mut().skip(1).zip(item.carried()).for_each(|(word, carried)| *word = carried);
+        let salt = super::super::slot::Salt::new(1);
+        let head = super::super::slot::Head::from_word(item.head(&salt, 9)).unwrap();
+        assert!(head.fits(&salt, 9, &words));
         Item::decode(head.kind, &words, 9, &schema()).unwrap()
     }
 
@@ -360,7 +371,7 @@ mod tests {
                 route: Some(route).filter(|route| *route < 2), status, outcome: OUTCOMES[outcome],
                 measured: MEASURED[measured], bucket: instant(u64::from(bucket)), units: &units, quotas: &quotas, retry,
             };
-            let Item::Record(read) = read(&record.encode()) else { panic!("a record") };
+            let Item::Record(read) = read(record.encode()) else { panic!("a record") };
             let route = ["item", "other", ""][usize::from(route)];
             prop_assert_eq!((read.sequence, read.request, read.at), (9, record.request, record.at));
             prop_assert_eq!((read.tenant, read.user, read.key, read.environment), (tenant, user, key, environment));
@@ -379,7 +390,7 @@ mod tests {
                 tenant, user, key, environment, route: None, code: &code, limit: limit.as_deref(), requests,
                 bucket: instant(u64::from(bucket)),
             };
-            let Item::Refusals(read) = read(&sum.encode()) else { panic!("refusals") };
+            let Item::Refusals(read) = read(sum.encode()) else { panic!("refusals") };
             prop_assert_eq!((read.tenant, read.user, read.key, read.environment), (tenant, user, key, environment));
             prop_assert_eq!((&*read.code, read.limit.as_deref()), (cut(&code), limit.as_deref().map(cut)));
             prop_assert_eq!((read.requests, read.bucket, &*read.route), (requests, sum.bucket, ""));

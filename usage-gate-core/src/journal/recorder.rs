@@ -8,25 +8,25 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::slot::{Encoded, Kind};
 use super::{Journal, JournalDurability, Record};
 use crate::seat::{Seat, SeatTable};
 
-/// So many records are reason enough to ship before the second is over.
-const MANY: u64 = 16_384;
+/// So many slots, 16,384 usual records, are reason enough to ship before the second is over.
+const MANY: u64 = 3 * 16_384;
 
 /// Takes records in, synchronously.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pub(crate) journal: Arc<Journal>,
     pub(crate) seats: Arc<SeatTable>,
-    published: AtomicU64,
     shipped: AtomicU64,
     many: Notify,
 }
 
 impl Recorder {
     pub(crate) fn new(journal: Arc<Journal>, seats: Arc<SeatTable>) -> Self {
-        Self { journal, seats, published: AtomicU64::new(0), shipped: AtomicU64::new(0), many: Notify::new() }
+        Self { journal, seats, shipped: AtomicU64::new(0), many: Notify::new() }
     }
 
     /// Takes a seat, and room in the journal for the record that it will leave (B7).
@@ -46,15 +46,15 @@ impl Recorder {
     /// In the order that recovery relies on: the seat knows the place before the record can be seen, and is free only after. Without a place, which B7 rules
     /// out, the seat stays taken, and the next life of the process writes the record.
     pub(crate) fn publish(&self, seat: Seat, record: &Record<'_>) -> Option<u64> {
-        let item = record.encode();
+        let mut item = Encoded::new(Kind::Record);
+        record.encode_into(&mut item);
         let place = self.journal.begin(item.slots())?;
         let sequence = place.sequence();
         seat.settle_at(sequence);
-        place.publish(&item);
+        place.publish(&mut item);
         seat.free();
-        // Relaxed: a number for people, and a hint.
-        let published = self.published.fetch_add(1, Ordering::Relaxed) + 1;
-        if published.is_multiple_of(MANY) {
+        // Passed by one record in so many, which costs the others no number that all of them count up.
+        if (sequence + item.slots()) % MANY < item.slots() {
             self.many.notify_one();
         }
         Some(sequence)
@@ -78,7 +78,7 @@ impl Recorder {
     /// Records of this life that are not in the sink.
     pub(crate) fn unshipped(&self) -> u64 {
         let shipped = self.shipped.load(Ordering::Relaxed);
-        self.published.load(Ordering::Relaxed).saturating_sub(shipped)
+        self.seats.settled().saturating_sub(shipped)
     }
 }
 

@@ -139,7 +139,7 @@ impl<'a> DeadStream<'a> {
     pub(crate) fn append(&mut self, item: &Encoded) -> io::Result<u64> {
         let sequence = self.place(item.slots())?;
         for segment in self.segments.iter().filter(|segment| segment.holds(sequence, item.slots())) {
-            self.files.map(segment)?.publish(sequence, item);
+            self.files.map(segment)?.publish(sequence, &mut item.clone());
         }
         self.next = sequence.saturating_add(item.slots());
         Ok(sequence)
@@ -243,7 +243,7 @@ mod tests {
                 // Nothing is done when the process ends.
                 let _ = std::mem::ManuallyDrop::new(place);
             } else {
-                place.publish(&record(number));
+                place.publish(&mut record(number));
             }
             journal.maintain(at(2));
         }

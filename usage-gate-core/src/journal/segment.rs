@@ -17,7 +17,7 @@
 //! | 10 | when it was told so, in microseconds |
 //! | 16… | the text |
 
-use super::slot::{Encoded, Head, ITEM_WORDS, MOST_SLOTS, SLOT_WORDS, halves};
+use super::slot::{Encoded, Head, ITEM_WORDS, MOST_SLOTS, SLOT_WORDS, Salt, halves};
 use crate::mapped::{Word, Words};
 use crate::sync::Ordering;
 
@@ -49,7 +49,7 @@ pub(crate) enum SegmentError {
 pub(crate) struct Segment {
     words: Words,
     stream: u128,
-    salt: u64,
+    salt: Salt,
     first: u64,
     slots: u64,
     /// Words before the first slot.
@@ -105,7 +105,7 @@ impl Segment {
             // Release: who reads the magic reads all of the above.
             word.store(MAGIC, Ordering::Release);
         }
-        Ok(Self { words, stream, salt, first, slots, header })
+        Ok(Self { words, stream, salt: Salt::new(salt), first, slots, header })
     }
 
     /// Reads what an earlier life, or another thread, began.
@@ -124,7 +124,7 @@ impl Segment {
         let header = usize::try_from(header).ok().and_then(|slots| slots.checked_mul(SLOT_WORDS));
         let header = header.filter(|header| (TEXT..=words.len()).contains(header)).ok_or(SegmentError::Damaged)?;
         let stream = (u128::from(high) << 64) | u128::from(low);
-        let segment = Self { words, stream, salt, first, slots, header };
+        let segment = Self { words, stream, salt: Salt::new(salt), first, slots, header };
         let sum = segment.number(7);
         let text = segment.text_bytes(sum >> 32);
         let whole = u64::from(header_crc(&numbers, &text)) == sum & 0xffff_ffff;
@@ -215,18 +215,19 @@ impl Segment {
     }
 
     /// Writes an item into its reserved place and publishes it.
-    pub(crate) fn publish(&self, sequence: u64, item: &Encoded) {
+    pub(crate) fn publish(&self, sequence: u64, item: &mut Encoded) {
         let Some(place) = self.place(sequence, item.slots()) else { return };
-        for (word, value) in place.iter().skip(1).zip(item.carried()) {
-            word.store(*value, Ordering::Relaxed);
+        let head = item.head(&self.salt, sequence);
+        for (word, value) in place.get(1..).unwrap_or_default().iter().zip(item.carried()) {
+            word.store(value, Ordering::Relaxed);
         }
-        self.publish_head(place, item.head(self.salt, sequence));
+        self.publish_head(place, head);
     }
 
     /// Gives slots up: whoever reads on passes over them.
     pub(crate) fn pad(&self, sequence: u64, slots: u64) {
         if let Some(place) = self.place(sequence, slots) {
-            self.publish_head(place, Head::pad(self.salt, sequence, slots));
+            self.publish_head(place, Head::pad(&self.salt, sequence, slots));
         }
     }
 
@@ -264,7 +265,7 @@ impl Segment {
     /// What begins at a sequence, as recovery sees it: only what its CRC vouches for.
     pub(crate) fn verified_at(&self, sequence: u64) -> Found {
         match self.at(sequence) {
-            Found::Item(head) if !head.fits(self.salt, sequence, &self.read(sequence, head.slots)) => {
+            Found::Item(head) if !head.fits(&self.salt, sequence, &self.read(sequence, head.slots)) => {
                 Found::Unpublished
             }
             found => found,
@@ -293,6 +294,14 @@ impl Segment {
             *value = word.load(Ordering::Relaxed);
         }
         words
+    }
+
+    /// Has the system ready for stores into these slots, as far as it has them.
+    pub(crate) fn make_ready(&self, from: u64, to: u64) {
+        let (from, to) = (from.max(self.first), to.min(self.end()));
+        if from < to {
+            self.words.make_ready(self.words_to(from)..self.words_to(to));
+        }
     }
 
     /// Words from its start to a sequence.

@@ -63,69 +63,118 @@ impl Head {
     }
 
     /// The head of slots that are passed over.
-    pub(crate) fn pad(salt: u64, sequence: u64, slots: u64) -> u64 {
+    pub(crate) fn pad(salt: &Salt, sequence: u64, slots: u64) -> u64 {
         let meta = Self::meta(Kind::Pad, slots);
-        meta | u64::from(crc(salt, sequence, meta, &[]))
+        meta | u64::from(salt.crc(&[sequence, meta].map(u64::to_le_bytes)))
     }
 
     /// Whether the item that was read with this head, its head included, is what was written here.
-    pub(crate) fn fits(self, salt: u64, sequence: u64, words: &[u64; ITEM_WORDS]) -> bool {
+    pub(crate) fn fits(self, salt: &Salt, sequence: u64, words: &[u64; ITEM_WORDS]) -> bool {
         let carried = match self.kind {
-            Kind::Pad => &[],
-            Kind::Record | Kind::Refusals => carried(words, self.slots),
+            Kind::Pad => 0,
+            Kind::Record | Kind::Refusals => slots_words(self.slots).saturating_sub(1),
         };
-        crc(salt, sequence, Self::meta(self.kind, self.slots), carried) == self.crc
+        let mut item = Encoded::new(self.kind);
+        for (place, word) in item.words.iter_mut().skip(FRONT).zip(words.iter().skip(1).take(carried)) {
+            *place = word.to_le_bytes();
+        }
+        let meta = Self::meta(self.kind, self.slots);
+        item.crc(salt, sequence, meta, carried) == self.crc
     }
 }
 
-/// An item that is ready to be written.
+/// What begins every sum of a segment. It is summed once.
+#[derive(Debug, Clone)]
+pub(crate) struct Salt(crc32fast::Hasher);
+
+impl Salt {
+    pub(crate) fn new(salt: u64) -> Self {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&salt.to_le_bytes());
+        Self(hasher)
+    }
+
+    /// In one go: the fast way through CRC-32 starts at 128 bytes.
+    fn crc(&self, covered: &[[u8; 8]]) -> u32 {
+        let mut hasher = self.0.clone();
+        hasher.update(covered.as_flattened());
+        hasher.finalize()
+    }
+}
+
+/// Words of an [`Encoded`] before what it carries: the sequence, and the head without its sum.
+const FRONT: usize = 2;
+
+/// An item that is ready to be written, in the form in which it is summed: copied once, from here to its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Encoded {
     kind: Kind,
-    words: [u64; ITEM_WORDS],
+    words: [[u8; 8]; FRONT - 1 + ITEM_WORDS],
+    /// Of `words`.
     used: usize,
 }
 
 impl Encoded {
     pub(crate) const fn new(kind: Kind) -> Self {
-        Self { kind, words: [0; ITEM_WORDS], used: 1 }
+        Self { kind, words: [[0; 8]; FRONT - 1 + ITEM_WORDS], used: FRONT }
     }
 
-    /// Adds a word. What does not fit is left out: callers bound what they add, and tests know the largest item.
-    pub(crate) fn push(&mut self, word: u64) {
-        debug_assert!(self.used < ITEM_WORDS, "an item has at most {ITEM_WORDS} words");
-        if let Some(place) = self.words.get_mut(self.used) {
-            *place = word;
-            self.used += 1;
+    /// Adds a word, and gives its place. What does not fit is left out: callers bound what they add, and tests know the largest item.
+    pub(crate) fn push(&mut self, word: u64) -> usize {
+        let place = self.used;
+        self.push_all([word]);
+        place
+    }
+
+    /// Puts another word in a place.
+    pub(crate) fn set(&mut self, place: usize, word: u64) {
+        if let Some(place) = self.words.get_mut(place) {
+            *place = word.to_le_bytes();
+        }
+    }
+
+    /// Adds words, all or none.
+    pub(crate) fn push_all<const N: usize>(&mut self, words: [u64; N]) {
+        debug_assert!(self.used + N <= self.words.len(), "an item has at most {ITEM_WORDS} words");
+        if let Some(places) = self.words.get_mut(self.used..).and_then(<[_]>::first_chunk_mut::<N>) {
+            *places = words.map(u64::to_le_bytes);
+            self.used += N;
         }
     }
 
     pub(crate) fn push_wide(&mut self, number: u128) {
-        let [high, low] = halves(number);
-        self.push(high);
-        self.push(low);
+        self.push_all(halves(number));
     }
 
     /// How many slots it takes.
     pub(crate) const fn slots(&self) -> u64 {
-        self.used.div_ceil(SLOT_WORDS) as u64
+        (self.used - (FRONT - 1)).div_ceil(SLOT_WORDS) as u64
     }
 
     /// The words behind the head, to the end of the last slot.
-    pub(crate) fn carried(&self) -> &[u64] {
-        carried(&self.words, self.slots())
+    pub(crate) fn carried(&self) -> impl ExactSizeIterator<Item = u64> {
+        let end = FRONT - 1 + slots_words(self.slots());
+        self.words.get(FRONT..end).unwrap_or_default().iter().map(|word| u64::from_le_bytes(*word))
     }
 
     /// The head of this item at its place.
-    pub(crate) fn head(&self, salt: u64, sequence: u64) -> u64 {
+    pub(crate) fn head(&mut self, salt: &Salt, sequence: u64) -> u64 {
         let meta = Head::meta(self.kind, self.slots());
-        meta | u64::from(crc(salt, sequence, meta, self.carried()))
+        let carried = slots_words(self.slots()).saturating_sub(1);
+        meta | u64::from(self.crc(salt, sequence, meta, carried))
+    }
+
+    fn crc(&mut self, salt: &Salt, sequence: u64, meta: u64, carried: usize) -> u32 {
+        if let Some(front) = self.words.first_chunk_mut::<FRONT>() {
+            *front = [sequence, meta].map(u64::to_le_bytes);
+        }
+        salt.crc(self.words.get(..FRONT + carried).unwrap_or(&self.words))
     }
 }
 
-fn carried(words: &[u64; ITEM_WORDS], slots: u64) -> &[u64] {
-    let end = usize::try_from(slots).unwrap_or(usize::MAX).saturating_mul(SLOT_WORDS);
-    words.get(1..end.min(ITEM_WORDS)).unwrap_or_default()
+/// The words of this many slots.
+fn slots_words(slots: u64) -> usize {
+    usize::try_from(slots).unwrap_or(usize::MAX).saturating_mul(SLOT_WORDS).min(ITEM_WORDS)
 }
 
 /// A number of 128 bits as two words.
@@ -137,69 +186,66 @@ pub(crate) fn halves(number: u128) -> [u64; 2] {
     halves
 }
 
-/// In one go over one buffer: the fast way through CRC-32 starts at 128 bytes. A usual item has a small one, since clearing it costs as much as the sum.
-fn crc(salt: u64, sequence: u64, meta: u64, carried: &[u64]) -> u32 {
-    const USUAL: usize = 3 * SLOT_WORDS;
-    if carried.len() < USUAL {
-        crc_in([0; (USUAL + 2) * 8], salt, sequence, meta, carried)
-    } else {
-        crc_in([0; (ITEM_WORDS + 2) * 8], salt, sequence, meta, carried)
-    }
-}
-
-fn crc_in<const BYTES: usize>(mut bytes: [u8; BYTES], salt: u64, sequence: u64, meta: u64, carried: &[u64]) -> u32 {
-    let mut places = bytes.as_chunks_mut().0.iter_mut();
-    for (word, place) in [salt, sequence, meta].into_iter().zip(places.by_ref()) {
-        *place = word.to_le_bytes();
-    }
-    for (word, place) in carried.iter().zip(places) {
-        *place = word.to_le_bytes();
-    }
-    let used = (carried.len() + 3) * 8;
-    crc32fast::hash(bytes.get(..used).unwrap_or(&bytes))
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
     fn item(words: usize) -> Encoded {
         let mut item = Encoded::new(Kind::Record);
-        (1..words).for_each(|word| item.push(u64::MAX / word as u64));
+        for word in 1..words {
+            item.push(u64::MAX / word as u64);
+        }
         item
+    }
+
+    /// As it is read.
+    fn words(item: &Encoded) -> [u64; ITEM_WORDS] {
+        let mut words = [0; ITEM_WORDS];
+        words.iter_mut().skip(1).zip(item.carried()).for_each(|(word, carried)| *word = carried);
+        words
     }
 
     #[test]
     fn an_item_is_valid_at_its_place_only() {
+        let (salt, other) = (Salt::new(5), Salt::new(6));
         for used in 1..=ITEM_WORDS {
-            let item = item(used);
+            let mut item = item(used);
             assert_eq!(item.slots(), used.div_ceil(8) as u64);
-            let word = item.head(5, 17);
+            let word = item.head(&salt, 17);
             let head = Head::from_word(word).unwrap();
+            let words = words(&item);
             assert_eq!((head.kind, head.slots), (Kind::Record, item.slots()));
-            assert!(head.fits(5, 17, &item.words));
-            assert!(!head.fits(6, 17, &item.words), "another file");
-            assert!(!head.fits(5, 18, &item.words), "another place");
-            let mut torn = item.words;
+            assert!(head.fits(&salt, 17, &words));
+            assert!(!head.fits(&other, 17, &words), "another file");
+            assert!(!head.fits(&salt, 18, &words), "another place");
             for at in 1..=item.carried().len() {
+                let mut torn = words;
                 torn[at] ^= 1 << 40;
-                assert!(!head.fits(5, 17, &torn), "word {at} of {used}");
-                torn[at] = item.words[at];
+                assert!(!head.fits(&salt, 17, &torn), "word {at} of {used}");
             }
         }
     }
 
     #[test]
+    fn the_sum_is_that_of_what_earlier_versions_wrote() {
+        let mut item = item(20);
+        let mut bytes = [5, 17, Head::meta(Kind::Record, 3)].map(u64::to_le_bytes).concat();
+        bytes.extend(item.carried().flat_map(u64::to_le_bytes));
+        assert_eq!(item.head(&Salt::new(5), 17) & 0xffff_ffff, u64::from(crc32fast::hash(&bytes)));
+    }
+
+    #[test]
     fn a_pad_is_valid_whatever_is_behind_its_head() {
-        let head = Head::from_word(Head::pad(5, 17, 3)).unwrap();
+        let salt = Salt::new(5);
+        let head = Head::from_word(Head::pad(&salt, 17, 3)).unwrap();
         assert_eq!((head.kind, head.slots), (Kind::Pad, 3));
-        assert!(head.fits(5, 17, &[7; ITEM_WORDS]));
-        assert!(!head.fits(5, 16, &[7; ITEM_WORDS]));
+        assert!(head.fits(&salt, 17, &[7; ITEM_WORDS]));
+        assert!(!head.fits(&salt, 16, &[7; ITEM_WORDS]));
     }
 
     #[test]
     fn other_words_are_no_heads() {
-        let good = item(9).head(5, 17);
+        let good = item(9).head(&Salt::new(5), 17);
         for bad in [0, u64::MAX, good ^ (1 << 63), good ^ (9 << 48), good ^ (15 << 40), good | (1 << 32)] {
             assert_eq!(Head::from_word(bad), None, "{bad:x}");
         }

@@ -146,11 +146,22 @@ impl QuotaCounter {
         self.leases.load().iter().find(|entry| entry.spend(units, now)).map(Arc::clone)
     }
 
+    /// The same, and whether a lease has just fallen below its low-water mark: one look at the leases, which costs as much as the rest.
+    pub(crate) fn take_and_look(&self, units: u64, now: Monotonic) -> Option<(Arc<LeaseEntry>, bool)> {
+        let leases = self.leases.load();
+        let taken = leases.iter().find(|entry| entry.spend(units, now)).map(Arc::clone)?;
+        Some((taken, leases.last().is_some_and(|entry| entry.runs_low())))
+    }
+
     /// Units held and, where this node is alone, units that nobody holds, as far as they are within the cap: what is surely left.
-    pub(crate) fn remaining(&self, now: Monotonic) -> u64 {
-        let held: u64 = self.leases.load().iter().map(|entry| entry.left(now)).sum();
+    ///
+    /// With it, nanoseconds until the end of the period that is being spent, if one is.
+    pub(crate) fn remaining(&self, now: Monotonic) -> (u64, Option<u64>) {
+        let leases = self.leases.load();
+        let held: u64 = leases.iter().map(|entry| entry.left(now)).sum();
+        let until = leases.iter().map(|entry| entry.deadline.nanos_since(now)).max().filter(|nanos| *nanos > 0);
         let free = self.free.load(Ordering::Relaxed);
-        held.saturating_add(free).saturating_sub(self.beyond.load(Ordering::Relaxed))
+        (held.saturating_add(free).saturating_sub(self.beyond.load(Ordering::Relaxed)), until)
     }
 
     /// Units that leases here have left.
@@ -163,11 +174,6 @@ impl QuotaCounter {
         // What is scattered over several leases may suffice once they are returned and leased anew, so that is asked for.
         self.exhausted_until.load(Ordering::Acquire) > now.0
             && self.leases.load().iter().map(|entry| entry.left(now)).sum::<u64>() < units
-    }
-
-    /// Nanoseconds until the end of the period that is being spent.
-    pub(crate) fn until_period_end(&self, now: Monotonic) -> Option<u64> {
-        self.leases.load().iter().map(|entry| entry.deadline.nanos_since(now)).max().filter(|nanos| *nanos > 0)
     }
 
     /// Gives back (positive) or takes more (negative), on the lease that was taken from or another of its period. Says where it was booked.

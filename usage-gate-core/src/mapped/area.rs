@@ -270,6 +270,7 @@ mod tests {
         let words = area.create("a", 1_024).unwrap();
         words[1_023].store(7, Relaxed);
         words.sync().unwrap();
+        words.make_ready(0..2_000);
         let again = area.open("a").unwrap();
         assert_eq!((again.len(), again[0].load(Relaxed), again[1_023].load(Relaxed)), (1_024, 0, 7));
         // A map is one view of the file, not a copy.

@@ -3,7 +3,7 @@
 #[cfg(not(loom))]
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 #[cfg(test)]
 use std::sync::{Mutex, PoisonError, atomic::Ordering};
@@ -78,6 +78,23 @@ impl Words {
             word.touch();
         }
     }
+
+    /// Does the same for some of the words while others may store: the system is asked, and nothing is stored. What it does not know how to do is left to
+    /// the first store.
+    #[cfg(all(target_os = "linux", not(loom)))]
+    pub(crate) fn make_ready(&self, words: Range<usize>) {
+        if let Backing::Mapped(mapped) = &*self.0 {
+            let bytes = size_of::<Word>();
+            let (from, to) = (words.start.min(mapped.words) * bytes, words.end.min(mapped.words) * bytes);
+            if from < to {
+                let _ = mapped.map.advise_range(memmap2::Advice::PopulateWrite, from, to - from);
+            }
+        }
+    }
+
+    #[cfg(not(all(target_os = "linux", not(loom))))]
+    #[expect(clippy::unused_self, reason = "only Linux can be asked")]
+    pub(crate) fn make_ready(&self, _: Range<usize>) {}
 
     /// Makes everything stored so far survive power loss.
     ///

@@ -164,15 +164,15 @@ impl RequestId {
     /// The text, 28 characters, without an allocation: `req_`, 16 hex digits of the process life, 8 or more of the count.
     #[must_use]
     pub fn text(self) -> [u8; 28] {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut text = *b"req_000000000000000000000000";
         // 24 hex digits hold the life and the low half of the count: unique for 4 billion requests a process,
         // after which the upper half is folded into the life's digits.
         let count = self.0 & u128::from(u64::MAX);
-        let mut rest = ((self.0 >> 64) << 32 | (count & 0xffff_ffff)) ^ ((count >> 32) << 32);
-        for digit in text.iter_mut().skip(4).rev() {
-            *digit = HEX[(rest & 15) as usize];
-            rest >>= 4;
+        let number = ((self.0 >> 64) << 32 | (count & 0xffff_ffff)) ^ ((count >> 32) << 32);
+        let [_, _, _, _, bytes @ ..] = number.to_be_bytes();
+        let hex = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
+        for (digits, byte) in text.as_chunks_mut().0.iter_mut().skip(2).zip(bytes) {
+            *digits = [hex(byte >> 4), hex(byte & 15)];
         }
         text
     }

@@ -10,13 +10,16 @@ use crate::mapped::Words;
 /// Indexes from 0; lock-free.
 #[derive(Debug)]
 pub(super) struct FreeList {
-    /// The head alone in its line, then for each index the one below it in the stack. Indexes are kept as one more, 0 is none.
+    /// The head alone in its line, then for each index the one below it in the stack, and a number that its holder counts up. Indexes are kept as one
+    /// more, 0 is none.
     words: Words,
 }
 
 const HEAD: usize = 0;
 /// Words of the head's cache line.
 const FIRST: usize = 8;
+/// Words of an index.
+const EACH: usize = 2;
 /// Bits of an index, and of the number of them that are free: enough for a million. The tag has the 22 above: a thread would have to be away for four
 /// million changes.
 const BITS: u32 = 21;
@@ -27,8 +30,8 @@ const ONE_TAG: u64 = 1 << (2 * BITS);
 impl FreeList {
     /// All of them are free; the lowest is taken first.
     pub(super) fn new(indexes: u32) -> Self {
-        let words = Words::memory(FIRST.saturating_add(usize::try_from(indexes).unwrap_or(0)));
-        for (below, next) in words.iter().skip(FIRST).zip(2u64..=u64::from(indexes)) {
+        let words = Words::memory(below(indexes));
+        for (below, next) in words.iter().skip(FIRST).step_by(EACH).zip(2u64..=u64::from(indexes)) {
             below.store(next, Ordering::Relaxed);
         }
         if let Some(head) = words.get(HEAD) {
@@ -43,13 +46,27 @@ impl FreeList {
         usize::try_from(head >> BITS & INDEX).unwrap_or(0)
     }
 
+    /// Counts up the number of an index. Its holder has it alone, so that this is a load and a store: one number for all would be one more line that every
+    /// request takes from another core.
+    pub(super) fn count(&self, index: u32) {
+        if let Some(count) = self.words.get(below(index) + 1) {
+            // Relaxed: `push` and `pop` order the holders; others want a number that is right once they rest.
+            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// The sum of all numbers.
+    pub(super) fn counted(&self) -> u64 {
+        self.words.iter().skip(FIRST + 1).step_by(EACH).map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     pub(super) fn pop(&self) -> Option<u32> {
         let head = self.words.get(HEAD)?;
         // Acquire pairs with the Release of `push`: who takes an index sees what its last holder stored, and what is below it.
         let mut seen = head.load(Ordering::Acquire);
         loop {
             let index = u32::try_from((seen & INDEX).checked_sub(1)?).ok()?;
-            let below = self.words.get(FIRST + index as usize)?.load(Ordering::Relaxed);
+            let below = self.words.get(below(index))?.load(Ordering::Relaxed);
             let next = (seen & !INDEX).wrapping_add(ONE_TAG).wrapping_sub(ONE_FREE) | below;
             match head.compare_exchange_weak(seen, next, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return Some(index),
@@ -60,7 +77,7 @@ impl FreeList {
 
     /// Gives an index back. Its holder has it alone, so that it is given back once.
     pub(super) fn push(&self, index: u32) {
-        let (Some(head), Some(below)) = (self.words.get(HEAD), self.words.get(FIRST + index as usize)) else { return };
+        let (Some(head), Some(below)) = (self.words.get(HEAD), self.words.get(below(index))) else { return };
         let mut seen = head.load(Ordering::Relaxed);
         loop {
             below.store(seen & INDEX, Ordering::Relaxed);
@@ -72,6 +89,11 @@ impl FreeList {
             }
         }
     }
+}
+
+/// Where an index has the one below it.
+const fn below(index: u32) -> usize {
+    FIRST + EACH * index as usize
 }
 
 #[cfg(not(loom))]
@@ -90,6 +112,8 @@ mod tests {
         assert_eq!([list.pop(), list.pop(), list.pop()], [Some(2), Some(1), None]);
         list.push(0);
         assert_eq!((list.free(), FreeList::new(0).free()), (1, 0));
+        [0, 2, 2].into_iter().for_each(|index| list.count(index));
+        assert_eq!(list.counted(), 3);
         assert_eq!(FreeList::new(0).pop(), None);
     }
 

@@ -58,8 +58,8 @@ pub(crate) struct SeatContents<'a> {
 }
 
 impl SeatContents<'_> {
-    /// Stores everything but the state.
-    pub(super) fn store(&self, words: &[Word; SEAT_WORDS]) {
+    /// Stores everything but the state, and gives that.
+    pub(super) fn store(&self, words: &[Word; SEAT_WORDS]) -> u64 {
         let store = |at: usize, value: u64| words[at].store(value, Ordering::Relaxed);
         let store_wide = |at: usize, value: u128| {
             let [high, low] = halves(value);
@@ -77,8 +77,11 @@ impl SeatContents<'_> {
         for at in HEAD..=SEQUENCE {
             store(at, 0);
         }
-        for (at, (_, units)) in (COSTS..).zip(self.costs()) {
+        let mut mask = 0;
+        for ((at, shift), (meter, units)) in (COSTS..QUOTAS).zip((0..).step_by(METER_BITS)).zip(self.costs()) {
             store(at, *units);
+            let position = u64::try_from(meter.position()).unwrap_or(0) & 15;
+            mask = (mask | position << shift) + (1 << COUNT_SHIFT);
         }
         let mut quotas = self.quotas.iter();
         for at in (QUOTAS..SEAT_WORDS).step_by(QUOTA_WORDS) {
@@ -91,24 +94,19 @@ impl SeatContents<'_> {
                 None => store(at + 1, 0),
             }
         }
+        FORWARDED | mask << 16
     }
 
     fn costs(&self) -> impl Iterator<Item = &(MeterIndex, u64)> {
         // What every route has must not fall behind what one has of its own.
         let of_calls = |cost: &&(MeterIndex, u64)| cost.0 == MeterIndex::REQUESTS;
         let others = self.cost.iter().filter(move |cost| !of_calls(cost));
-        self.cost.iter().filter(of_calls).chain(others).take(MOST_COSTS)
-    }
-
-    /// Four bits a cost: the meter's position. Above them how many there are.
-    pub(super) fn cost_mask(&self) -> u64 {
-        self.costs().zip((0..).step_by(4)).fold(0, |mask, ((meter, _), shift)| {
-            let position = u64::try_from(meter.position()).unwrap_or(0) & 15;
-            (mask | position << shift) + (1 << COUNT_SHIFT)
-        })
+        self.cost.iter().filter(of_calls).chain(others)
     }
 }
 
+/// Bits of the mask that a cost has: the meter's position. Above them is how many costs there are.
+const METER_BITS: usize = 4;
 /// Where in the mask the number of costs is.
 const COUNT_SHIFT: u32 = 12;
 
@@ -116,7 +114,7 @@ const COUNT_SHIFT: u32 = 12;
 pub(super) fn cost_meters(state: u64) -> impl Iterator<Item = usize> {
     let mask = state >> 16;
     let count = usize::try_from(mask >> COUNT_SHIFT & 3).unwrap_or(0);
-    (0..MOST_COSTS).take(count).map(move |at| usize::try_from(mask >> (at * 4) & 15).unwrap_or(0))
+    (0..MOST_COSTS).take(count).map(move |at| usize::try_from(mask >> (at * METER_BITS) & 15).unwrap_or(0))
 }
 
 /// A seat that a dead life has left.

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use super::free_list::FreeList;
 use super::layout::{
-    BYTES_IN, BYTES_OUT, FORWARDED, FREE, HEAD, HEADER_WORDS, QUOTA_WORDS, QUOTAS, SEAT_WORDS, SEQUENCE, STATE,
-    SeatContents, TOKENS_IN, TOKENS_OUT, bills_bit, header, pack_units, unpack_units,
+    BYTES_IN, BYTES_OUT, FREE, HEAD, HEADER_WORDS, QUOTA_WORDS, QUOTAS, SEAT_WORDS, SEQUENCE, STATE, SeatContents,
+    TOKENS_IN, TOKENS_OUT, bills_bit, header, pack_units, unpack_units,
 };
 use crate::kernel::KernelBoot;
 use crate::mapped::{Area, Word, Words};
@@ -64,6 +64,11 @@ impl SeatTable {
         self.capacity.saturating_sub(self.free.free())
     }
 
+    /// How often a seat was freed after its record was published: how many records there are of requests.
+    pub(crate) fn settled(&self) -> u64 {
+        self.free.counted()
+    }
+
     /// Seats there are.
     pub(crate) const fn capacity(&self) -> usize {
         self.capacity
@@ -99,9 +104,9 @@ impl Seat {
     /// Notes what a crash has to know. B1, B7: before anything of the request goes to the upstream.
     pub(crate) fn forward(&mut self, contents: &SeatContents<'_>) {
         let words = self.words();
-        contents.store(words);
+        let state = contents.store(words);
         // Release: who sees the seat as forwarded sees its contents. A seat that a crash finds otherwise was never forwarded.
-        words[STATE].store(FORWARDED | contents.cost_mask() << 16, Ordering::Release);
+        words[STATE].store(state, Ordering::Release);
         self.keep = true;
     }
 
@@ -154,6 +159,7 @@ impl Seat {
     pub(crate) fn free(mut self) {
         // Release: the record before it.
         self.words()[STATE].store(FREE, Ordering::Release);
+        self.table.free.count(self.index);
         self.keep = false;
     }
 }

@@ -19,7 +19,7 @@ const STEP: u64 = 64;
 /// Settles on drop with what was handed over until then.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    admitted: Option<Admitted>,
+    admitted: Option<Box<Admitted>>,
     shared: Arc<Shared>,
     status: Option<u16>,
     bytes_out: u64,
@@ -37,7 +37,7 @@ struct TokenMeter {
 
 impl Meter {
     pub(crate) fn new(
-        admitted: Admitted,
+        admitted: Box<Admitted>,
         shared: Arc<Shared>,
         tokens: Option<TokenReader>,
         drains: bool,
@@ -47,8 +47,8 @@ impl Meter {
         Self { admitted: Some(admitted), shared, status: None, bytes_out: 0, tokens, drains, is_head }
     }
 
-    pub(crate) const fn admitted(&self) -> Option<&Admitted> {
-        self.admitted.as_ref()
+    pub(crate) fn admitted(&self) -> Option<&Admitted> {
+        self.admitted.as_deref()
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
