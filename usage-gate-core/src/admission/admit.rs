@@ -15,7 +15,7 @@ use super::held::Held;
 use super::{Caller, Code, Head, Refusal, Standing};
 use crate::clock::Monotonic;
 use crate::gate::{GateCore, Recording, WhenFull};
-use crate::lease::{Counter, CounterState, Debtor, Forfeit, QuotaCounter, RateTaken};
+use crate::lease::{Counter, CounterState, Debtor, Forfeit, LeaseEntry, QuotaCounter, RateTaken};
 use crate::model::{Environment, RequestId, Timestamp, WhenExceeded};
 use crate::routes::RouteIndex;
 use crate::seat::{Seat, SeatContents};
@@ -63,6 +63,13 @@ pub(crate) enum TakenWhat {
     Quota(Held, u64),
     /// Units; 0 where the cost is known only later.
     Rate(u64),
+}
+
+impl TakenWhat {
+    /// The lease of this tag, if units are held of it.
+    pub(super) fn lease(&self, tag: u64) -> Option<&Arc<LeaseEntry>> {
+        if let Self::Quota(held, _) = self { held.lease(tag) } else { None }
+    }
 }
 
 /// What one try gave.
@@ -227,7 +234,7 @@ impl GateCore {
             },
             CounterState::Quota(quota) => {
                 let units = limit.units.or_else(|| head.bound(compiled.meter)).unwrap_or(1);
-                let taken = quota.take_and_look(units, now);
+                let taken = quota.take(units, now);
                 if taken.is_none() && compiled.limit.when_exceeded == WhenExceeded::Block {
                     return None;
                 }
@@ -259,15 +266,15 @@ impl GateCore {
             let Some(counter) = one.counter.as_ref().or(own) else { continue };
             match (&counter.state, one.what) {
                 (CounterState::Open(open), TakenWhat::Slot) => free_slot(open),
-                (CounterState::Quota(quota), TakenWhat::Quota(held, units)) => {
+                (CounterState::Quota(_), TakenWhat::Quota(held, units)) => {
                     let Some(entry) = held.entry() else { continue };
                     let units = i64::try_from(units).unwrap_or(i64::MAX);
-                    let credited =
-                        quota.give_back(entry, units).iter().fold(0, |sum, one| one.used.saturating_add(sum));
-                    let (counter, units) = (counter.id.clone(), units.saturating_add(credited));
-                    if units > 0 {
-                        // The lease has gone back meanwhile, with these counted as used.
-                        self.unrecorded.add(Forfeit { lease: entry.lease, counter, period: entry.period, units });
+                    let left = units.saturating_sub(entry.credit(units));
+                    if left > 0 {
+                        // The lease has gone back meanwhile, with these counted as used. No other is credited: it would have to be cited for it.
+                        let (lease, counter, period) = (entry.lease, counter.id.clone(), entry.period);
+                        let forfeit = Forfeit { lease, counter, period, units: left, shown: left.unsigned_abs() };
+                        self.unrecorded.add(forfeit, Some(entry));
                     }
                 }
                 _ => {}

@@ -40,8 +40,8 @@ impl Admitted {
                     let more = QuotaUse { lease: entry.tag(), counter: counter.tag, period, units };
                     seat.iter().for_each(|seat| seat.raise(&more));
                 };
-                if source.take_more(quota, *held, total, now, note) {
-                    *held = total;
+                if let Some(now_held) = source.take_more(quota, *held, total, now, note) {
+                    *held = now_held;
                     if quota.runs_low() {
                         gate.queue.ask_for(counter);
                     }
@@ -74,9 +74,6 @@ fn may_have(quota: &QuotaCounter, deadline: Monotonic, units: u64, now: Monotoni
 
 /// Asks for a lease that has `total` in one piece, and more: when it is there, the request will need more than now.
 fn ask(gate: &GateCore, counter: &Arc<Counter>, quota: &QuotaCounter, total: u64) {
-    let need = total.saturating_mul(2);
-    // Nobody waits, but the driver must know what the lease is for.
-    quota.start_waiting(need);
-    quota.stop_waiting(need);
+    quota.wish(total.saturating_mul(2));
     gate.queue.ask_for(counter);
 }

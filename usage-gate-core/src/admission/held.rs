@@ -22,7 +22,7 @@ pub(crate) enum Held {
     Nowhere,
 }
 
-/// Units on leases that have gone back, and the others on one that has not.
+/// Units on leases that take no difference any more, and the others on one that does.
 #[derive(Debug)]
 pub(crate) struct Several {
     last: Arc<LeaseEntry>,
@@ -51,6 +51,12 @@ impl Held {
         }
     }
 
+    /// The lease of this tag, if it is one of them.
+    pub(crate) fn lease(&self, tag: u64) -> Option<&Arc<LeaseEntry>> {
+        let gone = if let Self::Several(several) = self { &several.gone[..] } else { &[] };
+        self.entry().into_iter().chain(gone.iter().map(|(entry, _)| entry)).find(|entry| entry.tag() == tag)
+    }
+
     fn gone(&self) -> u64 {
         if let Self::Several(several) = self { several.gone.iter().map(|(_, gone)| gone).sum() } else { 0 }
     }
@@ -60,8 +66,10 @@ impl Held {
         matches!(self, Self::Lease(_) | Self::Several(_))
     }
 
-    /// Holds `total` units instead of `units`: the difference of the same lease, or all that is not on leases that have gone back of another one of the same
-    /// period. `note` is told what each lease counts more or less, in an order in which a crash loses none of it.
+    /// Holds `total` units instead of `units`, or a few more, and gives how many; `None` if there are not as many, and then nothing has changed.
+    ///
+    /// The difference comes of the same lease; or all that is not on leases that have gone back, of another one of the same period (A4); or, where none has
+    /// that in one piece, the difference only. `note` is told what each lease counts more or less, in an order in which a crash loses none of it.
     pub(crate) fn take_more(
         &mut self,
         quota: &QuotaCounter,
@@ -69,30 +77,37 @@ impl Held {
         total: u64,
         now: Monotonic,
         mut note: impl FnMut(&LeaseEntry, i64),
-    ) -> bool {
-        let Some(current) = self.entry().filter(|_| self.is_leased()) else { return false };
+    ) -> Option<u64> {
+        let current = self.entry().filter(|_| self.is_leased())?;
         let more = total.saturating_sub(units);
         if current.spend(more, now) {
             note(current, signed(more));
-            return true;
+            return Some(total);
         }
         let here = units.saturating_sub(self.gone());
         let whole = here.saturating_add(more);
-        let Some(other) = quota.take(whole, now) else { return false };
-        // A4: units of another period do not pay for this one.
-        if other.period != current.period {
-            other.adjust(signed(whole));
-            return false;
+        let (other, taken) = match quota.take_in(current.period, whole, now) {
+            Some(other) => (other, whole),
+            None => (quota.take_in(current.period, more, now)?, more),
+        };
+        let (mut there, mut stays) = (taken, here);
+        if taken == whole {
+            let credited = current.credit(signed(here));
+            stays = here.saturating_sub(credited.unsigned_abs());
+            // What that lease does not take back it counts as spent, since it has gone back or gave it to others: the other one takes the difference
+            // only (A2), unless it is going back itself by now. Then more is held than was asked for, and the end of the request returns it.
+            if stays > 0 && other.adjust(signed(stays)) {
+                there = there.saturating_sub(stays);
+            }
+            note(&other, signed(there));
+            if credited > 0 {
+                note(current, credited.saturating_neg());
+            }
+        } else {
+            note(&other, signed(there));
         }
-        let credited = current.credit(signed(here));
-        let stays = here.saturating_sub(credited.unsigned_abs());
-        if stays > 0 {
-            // That lease has gone back, or has given these to others: it counts them as spent, and the other one takes the difference only (A2).
-            other.adjust(signed(stays));
-        }
-        note(&other, signed(whole.saturating_sub(stays)));
-        note(current, credited.saturating_neg());
         let gone = (stays > 0).then(|| (Arc::clone(current), stays));
+        let held = self.gone().saturating_add(stays).saturating_add(there);
         match (&mut *self, gone) {
             (Self::Several(several), gone) => {
                 several.last = other;
@@ -101,7 +116,7 @@ impl Held {
             (_, Some(gone)) => *self = Self::Several(Box::new(Several { last: other, gone: vec![gone] })),
             (_, None) => *self = Self::Lease(other),
         }
-        true
+        Some(held)
     }
 }
 

@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::admit::{Admitted, QuotaUses, TakenWhat, free_slot, with_counter_of};
+use smallvec::SmallVec;
+
+use super::admit::{Admitted, QuotaUses, Taken, TakenWhat, free_slot, with_counter_of};
 use crate::clock::Monotonic;
 use crate::gate::Recording;
 use crate::invariant::invariant;
-use crate::journal::{Record, Synced};
+use crate::journal::{MOST_QUOTAS, Record, Synced};
 use crate::lease::{Booking, Bookings, Counter, CounterState, Forfeit};
-use crate::model::{Environment, MeterIndex, Timestamp};
-use crate::period::Period;
-use crate::store::{CounterTag, LeaseId, Measured, Outcome, QuotaUse, UnitTotals};
+use crate::model::{Environment, MeterIndex};
+use crate::store::{CounterTag, Measured, Outcome, QuotaUse, UnitTotals};
 
 /// How the exchange with the client ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +72,12 @@ impl Admitted {
             return None;
         };
         self.gate.metrics.served(self.route, outcome);
-        let (quotas, _kept) = self.settle_limits(outcome, &units, now);
+        let (mut quotas, kept) = self.settle_limits(outcome, &units, now);
+        if quotas.len() > MOST_QUOTAS {
+            // A request that took more again and again while leases came and went.
+            self.record_apart(&quotas[MOST_QUOTAS..], &kept, |_| 0);
+            quotas.truncate(MOST_QUOTAS);
+        }
         let caller = &self.caller;
         let record = Record {
             request: self.request,
@@ -95,21 +101,34 @@ impl Admitted {
     /// The host declared that it goes on while the journal is full: nothing is billed, and what was taken of quotas is kept in mind.
     fn settle_unrecorded(&self, outcome: Outcome, units: &UnitTotals, now: Monotonic) {
         self.gate.metrics.unrecorded(self.route);
-        let mut counters = Vec::new();
-        for one in &self.taken {
-            with_counter_of(self, one, |counter| counters.push((counter.tag, counter.id.clone())));
-        }
-        for quota in self.settle_limits(outcome, units, now).0 {
-            let counter = counters.iter().find(|(tag, _)| *tag == quota.counter);
-            let Some((tag, counter)) = counter else { continue };
-            if quota.units < 0 {
-                // What a lease could not take back was booked on another one.
-                self.gate.unrecorded.credit(*tag, quota.period, quota.units.unsigned_abs());
-                continue;
+        let (quotas, kept) = self.settle_limits(outcome, units, now);
+        // What a lease could not take back was booked on another one: only the difference is shown.
+        let mut credits: SmallVec<[(CounterTag, u64); 3]> = SmallVec::new();
+        let negative = quotas.iter().filter(|quota| quota.units < 0);
+        credits.extend(negative.map(|quota| (quota.counter, quota.units.unsigned_abs())));
+        self.record_apart(&quotas, &kept, |quota| {
+            let mut shown = u64::try_from(quota.units).unwrap_or(0);
+            for (_, credit) in credits.iter_mut().filter(|(counter, _)| *counter == quota.counter) {
+                let less = shown.min(*credit);
+                (shown, *credit) = (shown - less, *credit - less);
             }
-            let period = Period { start: quota.period, end: quota.period };
-            let lease = LeaseId::from_u128(u128::from(quota.lease));
-            self.gate.unrecorded.add(Forfeit { lease, counter: counter.clone(), period, units: quota.units });
+            shown
+        });
+    }
+
+    /// Leaves units that leases count of the request to records of their own; `shown` says how many of them are shown as forfeited.
+    fn record_apart(&self, quotas: &[QuotaUse], kept: &Bookings, mut shown: impl FnMut(&QuotaUse) -> u64) {
+        for quota in quotas {
+            let of_counter = |one: &Taken| {
+                with_counter_of(self, one, |counter| (counter.tag == quota.counter).then(|| counter.id.clone()))
+            };
+            let booked = kept.iter().map(|booking| &booking.lease).find(|lease| lease.tag() == quota.lease);
+            let lease = booked.or_else(|| self.taken.iter().find_map(|one| one.what.lease(quota.lease)));
+            let counter = self.taken.iter().find_map(|one| of_counter(one).flatten());
+            let (Some(lease), Some(counter)) = (lease, counter) else { continue };
+            let (units, shown) = (quota.units, shown(quota));
+            let forfeit = Forfeit { lease: lease.lease, counter, period: lease.period, units, shown };
+            self.gate.unrecorded.add(forfeit, Some(lease));
         }
     }
 
@@ -163,10 +182,8 @@ impl Admitted {
                     let period = || self.gate.period_of(compiled, quota, self.started);
                     let difference = signed(*held).saturating_sub(signed(owed));
                     let booked = quota.adjust(source.entry(), difference, period, &self.gate.debtor(counter, now));
-                    for booking in booked {
-                        book(&mut uses, counter.tag, &booking, || self.quota_period(one, source, quota));
-                        kept.push(booking);
-                    }
+                    booked.iter().for_each(|booking| book(&mut uses, counter.tag, booking));
+                    kept.extend(booked);
                     if owed > *held && quota.runs_low() {
                         self.gate.queue.ask_for(counter);
                     }
@@ -185,11 +202,14 @@ impl Admitted {
 }
 
 /// B9: a difference is cited where it was booked.
-fn book(uses: &mut QuotaUses, counter: CounterTag, booked: &Booking, period: impl FnOnce() -> Timestamp) {
+fn book(uses: &mut QuotaUses, counter: CounterTag, booked: &Booking) {
     let lease = booked.lease.tag();
     match uses.iter_mut().find(|one| one.counter == counter && one.lease == lease) {
         Some(one) => one.units = one.units.saturating_add(booked.used),
-        None => uses.push(QuotaUse { lease, counter, period: period(), units: booked.used }),
+        None => {
+            let period = booked.lease.period.start.floor_seconds();
+            uses.push(QuotaUse { lease, counter, period, units: booked.used });
+        }
     }
 }
 

@@ -260,10 +260,10 @@ impl Shipper {
         }
         let now = self.clock.wall();
         let mut left = self.unrecorded.take().into_iter();
-        for forfeit in left.by_ref() {
-            let record = forfeit.record(&journal.schema().meters, now);
+        for sum in left.by_ref() {
+            let record = sum.forfeit.record(&journal.schema().meters, now);
             if journal.try_append(&of_record(&record, journal.schema()).encode()).is_none() {
-                std::iter::once(forfeit).chain(left).for_each(|forfeit| self.unrecorded.add(forfeit));
+                std::iter::once(sum).chain(left).for_each(|sum| self.unrecorded.put_back(sum));
                 break;
             }
         }

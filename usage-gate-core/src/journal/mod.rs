@@ -35,7 +35,7 @@ pub(crate) use files::Files;
 pub use keeper::JournalDurability;
 pub(crate) use keeper::{Journal, JournalOptions, JournalState};
 pub(crate) use read::Stream;
-pub(crate) use record::{Record, Refused, of_record};
+pub(crate) use record::{MOST_QUOTAS, Record, Refused, of_record};
 pub(crate) use recorder::Recorder;
 pub use recorder::Synced;
 pub(crate) use recovery::{DeadStream, LifeEnd};

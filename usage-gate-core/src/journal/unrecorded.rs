@@ -1,12 +1,13 @@
-//! Units that were taken of quotas by requests that went on without a record, because the host declared that they may while the journal is full.
+//! Units that leases count and that no record of a request says.
 //!
-//! They are spent, and nobody is billed for them. Once there is room again they are recorded as forfeited, so that ledger and records say the same (B9).
+//! They are of requests that went on without a record, because the host declared that they may while the journal is full; of one that gave up what it had
+//! taken, when the lease had just gone back; and of one that holds units on more leases than its record has room for. Once there is room they are put
+//! into records of their own, which name no request, so that ledger and records say the same (B9).
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::lease::Forfeit;
-use crate::model::Timestamp;
+use crate::lease::{Forfeit, LeaseEntry};
 use crate::store::CounterTag;
 
 /// Sums held at once; beyond that the ledger says more than the records, and a metric says so.
@@ -15,65 +16,48 @@ const MOST: usize = 16_384;
 /// By lease, counter and period.
 type Kind = (u64, CounterTag, i64);
 
+/// Units of one lease. It stays in the table until they are recorded: what a crash leaves of them is found by that.
+#[derive(Debug)]
+pub(crate) struct Sum {
+    pub(crate) forfeit: Forfeit,
+    held: Option<Arc<LeaseEntry>>,
+}
+
 /// All sums since they were last taken.
 #[derive(Debug, Default)]
 pub(crate) struct Unrecorded {
-    sums: Mutex<Sums>,
-}
-
-#[derive(Debug, Default)]
-struct Sums {
-    taken: HashMap<Kind, Forfeit>,
-    /// By counter and period. A credit may be booked on another lease than the units that it gives back.
-    credits: HashMap<(CounterTag, i64), u64>,
+    sums: Mutex<HashMap<Kind, Sum>>,
 }
 
 impl Unrecorded {
-    /// Adds units of one lease.
-    pub(crate) fn add(&self, units: Forfeit) {
+    /// Adds units of one lease; fewer than none if it was credited.
+    pub(crate) fn add(&self, forfeit: Forfeit, lease: Option<&Arc<LeaseEntry>>) {
+        self.put_back(Sum { forfeit, held: lease.map(Arc::clone) });
+    }
+
+    /// Adds a sum that could not be recorded.
+    pub(crate) fn put_back(&self, sum: Sum) {
         let mut sums = self.sums();
-        let kind = (units.lease.tag(), units.counter.tag(), units.period.start.as_micros());
-        if let Some(sum) = sums.taken.get_mut(&kind) {
-            sum.units = sum.units.saturating_add(units.units);
-        } else if sums.taken.len() < MOST {
-            sums.taken.insert(kind, units);
+        let forfeit = &sum.forfeit;
+        let kind = (forfeit.lease.tag(), forfeit.counter.tag(), forfeit.period.start.as_micros());
+        if let Some(known) = sums.get_mut(&kind) {
+            known.forfeit.units = known.forfeit.units.saturating_add(forfeit.units);
+            known.forfeit.shown = known.forfeit.shown.saturating_add(forfeit.shown);
+            known.held = known.held.take().or(sum.held);
+        } else if sums.len() < MOST {
+            sums.insert(kind, sum);
         } else {
-            metrics::counter!("usage_gate_drift_units").increment(units.units.unsigned_abs());
+            metrics::counter!("usage_gate_drift_units").increment(forfeit.units.unsigned_abs());
         }
     }
 
-    /// Takes units back that were given back.
-    pub(crate) fn credit(&self, counter: CounterTag, start: Timestamp, units: u64) {
-        let mut sums = self.sums();
-        let kind = (counter, start.as_micros());
-        if sums.credits.len() < MOST || sums.credits.contains_key(&kind) {
-            let credit = sums.credits.entry(kind).or_default();
-            *credit = credit.saturating_add(units);
-        } else {
-            metrics::counter!("usage_gate_drift_units").increment(units);
-        }
+    /// All that is to be recorded.
+    pub(crate) fn take(&self) -> Vec<Sum> {
+        let taken = std::mem::take(&mut *self.sums());
+        taken.into_values().filter(|sum| sum.forfeit.units != 0 || sum.forfeit.shown != 0).collect()
     }
 
-    /// What is taken and was not given back. Credits beyond that wait for the units that they are of.
-    pub(crate) fn take(&self) -> Vec<Forfeit> {
-        let mut sums = self.sums();
-        let Sums { taken, credits } = &mut *sums;
-        let mut left = Vec::with_capacity(taken.len());
-        for ((_, counter, start), mut forfeit) in taken.drain() {
-            if let Some(credit) = credits.get_mut(&(counter, start)) {
-                let back = forfeit.units.min(i64::try_from(*credit).unwrap_or(i64::MAX));
-                forfeit.units = forfeit.units.saturating_sub(back);
-                *credit = credit.saturating_sub(back.unsigned_abs());
-            }
-            if forfeit.units > 0 {
-                left.push(forfeit);
-            }
-        }
-        credits.retain(|_, credit| *credit > 0);
-        left
-    }
-
-    fn sums(&self) -> MutexGuard<'_, Sums> {
+    fn sums(&self) -> MutexGuard<'_, HashMap<Kind, Sum>> {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,12 +66,12 @@ impl Unrecorded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Per, TenantId};
+    use crate::model::{Per, TenantId, Timestamp};
     use crate::period::Period;
     use crate::store::{CounterId, LeaseId, Subject};
 
     #[test]
-    fn b9_what_was_given_back_is_not_forfeited() {
+    fn b9_units_of_each_lease_are_summed() {
         let counter = CounterId {
             tenant: TenantId::from_u128(1),
             subject: Subject::Tenant,
@@ -96,21 +80,20 @@ mod tests {
             per: Per::Month,
         };
         let start = Timestamp::from_micros(0);
-        let of = |lease: u128, units| Forfeit {
+        let of = |lease: u128, units: i64, shown| Forfeit {
             lease: LeaseId::from_u128(lease),
             counter: counter.clone(),
             period: Period { start, end: start },
             units,
+            shown,
         };
-        let sum = |left: Vec<Forfeit>| left.iter().map(|forfeit| forfeit.units).sum::<i64>();
         let unrecorded = Unrecorded::default();
-        unrecorded.add(of(1, 10));
-        unrecorded.add(of(2, 2));
-        unrecorded.credit(counter.tag(), start, 7);
-        assert_eq!(sum(unrecorded.take()), 5);
-        unrecorded.credit(counter.tag(), start, 3);
-        assert_eq!(sum(unrecorded.take()), 0);
-        unrecorded.add(of(1, 4));
-        assert_eq!(sum(unrecorded.take()), 1, "the credit has waited");
+        for forfeit in [of(1, 10, 3), of(2, -7, 0), of(1, 2, 2), of(3, 4, 0), of(3, -4, 0)] {
+            unrecorded.add(forfeit, None);
+        }
+        let mut taken: Vec<Forfeit> = unrecorded.take().into_iter().map(|sum| sum.forfeit).collect();
+        taken.sort_by_key(|forfeit| forfeit.lease);
+        assert_eq!(taken, [of(1, 12, 5), of(2, -7, 0)]);
+        assert!(unrecorded.take().is_empty());
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct QuotaCounter {
     waiting_units: AtomicU64,
     /// The most that one of those needs who have come since the driver last looked.
     needed: AtomicU64,
+    /// The most that a request in flight will need in one piece, since the driver last looked.
+    wished: AtomicU64,
     /// What was spent when no lease of its period was open.
     owed: Owed,
     /// Size of the next wish, and when it was last granted.
@@ -126,6 +128,7 @@ impl QuotaCounter {
             beyond: AtomicU64::new(0),
             waiting_units: AtomicU64::new(0),
             needed: AtomicU64::new(0),
+            wished: AtomicU64::new(0),
             owed: Owed::default(),
             want: AtomicU64::new(LEAST_WANT),
             granted_at: AtomicU64::new(0),
@@ -141,13 +144,15 @@ impl QuotaCounter {
         self.leases.load().iter().any(|entry| entry.left(now) >= units)
     }
 
-    /// Takes `units` of one lease, all or none.
-    pub(crate) fn take(&self, units: u64, now: Monotonic) -> Option<Arc<LeaseEntry>> {
-        self.leases.load().iter().find(|entry| entry.spend(units, now)).map(Arc::clone)
+    /// Takes `units` of one lease of this period, all or none.
+    pub(crate) fn take_in(&self, period: Period, units: u64, now: Monotonic) -> Option<Arc<LeaseEntry>> {
+        let leases = self.leases.load();
+        let mut of_period = leases.iter().filter(|entry| entry.period == period);
+        of_period.find(|entry| entry.spend(units, now)).map(Arc::clone)
     }
 
-    /// The same, and whether a lease has just fallen below its low-water mark: one look at the leases, which costs as much as the rest.
-    pub(crate) fn take_and_look(&self, units: u64, now: Monotonic) -> Option<(Arc<LeaseEntry>, bool)> {
+    /// Takes `units` of one lease, all or none. Says too whether a lease has just fallen below its low-water mark: one look at the leases, which costs as much as the rest.
+    pub(crate) fn take(&self, units: u64, now: Monotonic) -> Option<(Arc<LeaseEntry>, bool)> {
         let leases = self.leases.load();
         let taken = leases.iter().find(|entry| entry.spend(units, now)).map(Arc::clone)?;
         Some((taken, leases.last().is_some_and(|entry| entry.runs_low())))
@@ -283,6 +288,11 @@ impl QuotaCounter {
         self.needed.fetch_max(units, Ordering::AcqRel);
     }
 
+    /// Says that a request in flight will need so many units. Nobody waits for them, so that no lease goes back for it: it may hold units of that.
+    pub(crate) fn wish(&self, units: u64) {
+        self.wished.fetch_max(units, Ordering::AcqRel);
+    }
+
     pub(crate) fn stop_waiting(&self, units: u64) {
         self.waiting_units.fetch_sub(units, Ordering::AcqRel);
     }
@@ -301,7 +311,8 @@ impl QuotaCounter {
             return None;
         }
         let waiting = self.waiting_units.load(Ordering::Acquire);
-        let want = self.want.load(Ordering::Relaxed).max(needed).max(waiting);
+        let wished = self.wished.swap(0, Ordering::AcqRel);
+        let want = self.want.load(Ordering::Relaxed).max(needed).max(waiting).max(wished);
         Some(Asking { want, needed })
     }
 

@@ -151,7 +151,7 @@ impl LeaseDriver {
             }
         }
         self.counters.inherit(left, now);
-        self.table.make_room();
+        self.table.make_room(0);
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl LeaseDriver {
     pub(crate) async fn round(&self, round: Round) -> Result<(), StoreError> {
         let mut turn = self.turn.lock().await;
         // Also while there is no answer: requests go on where a limit goes on.
-        self.table.make_room();
+        self.table.make_room(0);
         if let Some(pending) = turn.take() {
             // The outcome of the last call is unknown: repeat it before anything new.
             self.send(&mut turn, pending).await?;
@@ -184,6 +184,7 @@ impl LeaseDriver {
                 Round::Queued => self.queue.take(),
                 Round::Tick | Round::Drain => self.counters.quotas(),
             };
+            self.table.make_room(counters.len().min(MOST_COUNTERS));
             let mut pending = self.compose(&counters, round);
             if round != Round::Queued {
                 pending.left = self.counters.take_left(self.clock.monotonic(), round == Round::Drain);

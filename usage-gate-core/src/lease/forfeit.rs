@@ -19,6 +19,8 @@ use crate::store::{CounterId, LeaseId, Measured, Outcome, QuotaUse, Subject, Uni
 /// Units of a lease that no record has; or, below 0, that records have and the lease got back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Forfeit {
+    /// Units of its meter that are shown as forfeited; the others are only cited, so that sums are right.
+    pub(crate) shown: u64,
     pub(crate) lease: LeaseId,
     pub(crate) counter: CounterId,
     pub(crate) period: Period,
@@ -41,7 +43,8 @@ fn difference(entry: &TableEntry, cited: &HashMap<u64, i64>, dead: u64) -> Optio
     let units = i128::from(entry.used()) - i128::from(entry.base) - i128::from(recorded);
     let units = i64::try_from(units).unwrap_or(if units > 0 { i64::MAX } else { i64::MIN });
     let (lease, counter, period) = (entry.lease, entry.counter.clone(), entry.period);
-    (units != 0).then_some(Forfeit { lease, counter, period, units })
+    let shown = u64::try_from(units).unwrap_or(0);
+    (units != 0).then_some(Forfeit { lease, counter, period, units, shown })
 }
 
 impl Forfeit {
@@ -49,7 +52,7 @@ impl Forfeit {
     pub(crate) fn record(&self, meters: &Meters, at: Timestamp) -> UsageRecord {
         let mut units = UnitTotals::default();
         if let Some(meter) = meters.index(&self.counter.meter) {
-            units.set(meter, u64::try_from(self.units).unwrap_or(0));
+            units.set(meter, self.shown);
         }
         let (user, key) = match self.counter.subject {
             Subject::User(user) => (user, KeyId::from_u128(0)),

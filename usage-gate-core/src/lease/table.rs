@@ -148,9 +148,9 @@ impl LeaseTable {
         slot
     }
 
-    /// Makes room for debts, ahead of them.
-    pub(crate) fn make_room(&self) {
-        self.keep_free(KEPT_FREE);
+    /// Makes room for so many leases, and for debts, ahead of them.
+    pub(crate) fn make_room(&self, leases: usize) {
+        self.keep_free(leases.saturating_add(KEPT_FREE));
     }
 
     fn free_slot(self: &Arc<Self>) -> Option<Slot> {
@@ -441,7 +441,7 @@ mod tests {
         let owe = || table.owe(LeaseId::generate_debt(), &counter(), &owing);
         let debts: Vec<Slot> = std::iter::from_fn(owe).collect();
         assert_eq!((debts.len(), area.list().unwrap().len()), (ENTRIES, 1));
-        table.make_room();
+        table.make_room(0);
         assert_eq!(area.list().unwrap().len(), 2);
         assert!(owe().is_some());
         // One that was told is free for the next.

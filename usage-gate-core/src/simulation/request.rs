@@ -151,10 +151,10 @@ impl Life<'_> {
         let world = self.world;
         let blocks = counter == 0;
         let (quota, now) = (self.quota(counter), world.clock.monotonic());
-        let mut entry = quota.take(units, now);
+        let mut entry = quota.take(units, now).map(|(entry, _)| entry);
         if entry.is_none() && blocks {
             self.ask(counter);
-            entry = quota.take(units, now);
+            entry = quota.take(units, now).map(|(entry, _)| entry);
             entry.as_ref()?;
         }
         let tag = self.counters[counter].tag;
@@ -235,15 +235,15 @@ impl Life<'_> {
                     let more = QuotaUse { lease: entry.tag(), counter: one.tag, period, units };
                     flight.seat.iter().for_each(|seat| seat.raise(&more));
                 };
-                if one.held.take_more(quota, one.units, total, now, note) {
-                    world.tell(|| format!("  {} holds {total} instead of {}", flight.request, one.units));
+                if let Some(held) = one.held.take_more(quota, one.units, total, now, note) {
+                    world.tell(|| format!("  {} holds {held} instead of {}", flight.request, one.units));
                     world.marks.hit(match one.held {
                         Held::Several(_) => Mark::ExtendedBeside,
                         _ if leases > 1 => Mark::ExtendedElsewhere,
                         _ => Mark::Extended,
                     });
-                    world.use_units(one.counter, one.period.start, signed(total - one.units), 0);
-                    one.units = total;
+                    world.use_units(one.counter, one.period.start, signed(held - one.units), 0);
+                    one.units = held;
                 }
             }
         }

@@ -113,8 +113,14 @@ fn compare(folder: &Path, query: &AuditQuery, audit: &Audit) -> anyhow::Result<V
 /// What a running server has under way of a counter; nothing, after it ended well.
 fn under_way(counter: &CounterAudit, held: &[QuotaUse]) -> UnderWay {
     let of_counter = held.iter().filter(|used| used.counter == counter.tag && used.period == counter.period_start);
-    let not_recorded = of_counter.filter_map(|used| u64::try_from(used.units).ok()).sum();
-    UnderWay { not_recorded, not_reported: counter.open_size.saturating_sub(counter.open_used) }
+    let (mut not_recorded, mut given_back) = (0_u64, 0_u64);
+    for used in of_counter {
+        // What a lease got back is taken out of the sum of records by one of their own.
+        let side = if used.units < 0 { &mut given_back } else { &mut not_recorded };
+        *side = side.saturating_add(used.units.unsigned_abs());
+    }
+    let not_reported = counter.open_size.saturating_sub(counter.open_used).saturating_add(given_back);
+    UnderWay { not_recorded, not_reported }
 }
 
 fn total(report: &VerifyReport) -> u64 {

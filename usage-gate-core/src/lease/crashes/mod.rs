@@ -313,10 +313,10 @@ impl<'a> Life<'a> {
 
     fn admit(&self, units: u64) -> Option<InFlight> {
         let (quota, now) = (self.quota(), self.driver.clock.monotonic());
-        let mut entry = quota.take(units, now);
+        let mut entry = quota.take(units, now).map(|(entry, _)| entry);
         if entry.is_none() && !self.world.beyond_cap {
             self.ask();
-            entry = quota.take(units, now);
+            entry = quota.take(units, now).map(|(entry, _)| entry);
             entry.as_ref()?;
         }
         let units = units.cast_signed();

@@ -41,7 +41,10 @@ pub(super) fn record(connection: &Connection, debt: &DebtKey, used: i64, now: Ti
             "INSERT INTO debt (counter_tag, period_start, lease_tag, booked, recorded, told_at)
              VALUES (?1, ?2, ?3, 0, ?4, ?5)
              ON CONFLICT DO UPDATE SET
-                 recorded = recorded + excluded.recorded, told_at = max(told_at, excluded.told_at)",
+                 recorded = CASE WHEN excluded.recorded > 0
+                         THEN min(recorded, 9223372036854775807 - excluded.recorded)
+                         ELSE max(recorded, -9223372036854775807 - excluded.recorded) END + excluded.recorded,
+                 told_at = max(told_at, excluded.told_at)",
         )?
         .execute((counter, second, lease, used, now.as_micros()))?;
     Ok(())

@@ -85,7 +85,9 @@ fn add_quota_use(connection: &Connection, batch: &Batch) -> rusqlite::Result<()>
     // Negative where a batch credits more than it takes: the sum is of all batches.
     let mut statement = connection.prepare_cached(
         "INSERT INTO counter_use (tag, period_start, tenant, units) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET units = units + excluded.units",
+         ON CONFLICT DO UPDATE SET units = CASE WHEN excluded.units > 0
+             THEN min(units, 9223372036854775807 - excluded.units)
+             ELSE max(units, -9223372036854775807 - excluded.units) END + excluded.units",
     )?;
     let late = !quotas::is_of_a_node(connection, batch.stream)?;
     for ((tag, period), (tenant, units)) in quota_use(batch) {
