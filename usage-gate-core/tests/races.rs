@@ -176,11 +176,14 @@ impl Stage {
     }
 
     async fn admit_to(&self, path: &str) -> Result<Box<Admitted>, Code> {
+        self.admit_with(path, &[]).await
+    }
+
+    async fn admit_with(&self, path: &str, bounds: &[(MeterIndex, u64)]) -> Result<Box<Admitted>, Code> {
         let mut headers = http::HeaderMap::new();
         headers.insert("x-api-key", self.key.parse().unwrap());
         let method = http::Method::GET;
-        let head =
-            RequestHead { method: &method, path, headers: &headers, client: None, content_length: None, bounds: &[] };
+        let head = RequestHead { method: &method, path, headers: &headers, client: None, content_length: None, bounds };
         let admission = match self.gate.admit(&head) {
             Admission::Waiting(waiting) => waiting.finish().await,
             decided => decided,
@@ -364,6 +367,26 @@ async fn b9_what_is_spent_without_leases_is_counted_once() {
     let [counter] = &audit.counters[..] else { panic!("{:?}", audit.counters) };
     assert_eq!(i64::try_from(counter.used()), Ok(counter.recorded));
     assert_eq!(counter.granted, counter.used());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b9_a_stream_that_outlives_many_leases_is_counted_once() {
+    let stage = Stage::new(vec![limit(LimitKind::Quota, "rows", 1_000_000, Some(Per::Day))]).await;
+    let rows = stage.gate.meters().index("rows").unwrap();
+    let mut stream = stage.admit().await.unwrap();
+    for n in 1..20_u64 {
+        // Somebody needs more than is left here: the lease goes back, with what the stream holds of it.
+        end(stage.admit_with("/x", &[(rows, 1_000 * n)]).await.unwrap(), 500, &[]);
+        assert!(stream.extend(rows, 10 * n));
+    }
+    end(stream, 200, &[(rows, 190)]);
+    stage.gate.drain().await.unwrap();
+    let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(i64::MAX) };
+    let audit = stage.store.audit(&AuditQuery { period, tenant: None }).await.unwrap();
+    let [counter] = &audit.counters[..] else { panic!("{:?}", audit.counters) };
+    assert_eq!((counter.recorded, counter.used()), (190, 190), "{counter:?}");
+    let forfeited = audit.rollups.keys().filter(|row| &*row.outcome == "forfeited").count();
+    assert_eq!(forfeited, 0, "what is cited apart is not shown");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
