@@ -14,6 +14,7 @@ use crate::store::{
 pub async fn agrees_with_the_ledger<S: QuotaStore>(store: &S, clock: &ManualClock) {
     let seed = seed();
     let reference = MemoryStore::new(clock.clock());
+    forgets_in_one_order(store, &reference, clock).await;
     let mut walk = Walk::new(seed, clock.clock());
     let started = clock.clock().wall();
     for step in 0..3_000 {
@@ -54,6 +55,46 @@ pub async fn agrees_with_the_ledger<S: QuotaStore>(store: &S, clock: &ManualCloc
         let expected = reference.windows(&queries).await.expect("memory does not fail");
         assert_eq!(store.windows(&queries).await.expect("the store is there"), expected, "{at}");
     }
+}
+
+/// More windows that end together than one call forgets: both keep the same ones.
+async fn forgets_in_one_order<S: QuotaStore>(store: &S, reference: &MemoryStore, clock: &ManualClock) {
+    let (node, base, began) = (node("a"), counter(), clock.clock().wall());
+    let request = |per| LeaseRequest {
+        lease: LeaseId::generate(),
+        counter: CounterId { per, subject: Subject::Key(KeyId::generate()), ..base.clone() },
+        calendar: calendar(),
+        cap: 100,
+        cap_version: 1,
+        want: 1,
+        beyond_cap: false,
+    };
+    // At the end of a month, so that all kinds of periods end with it.
+    let month = calendar().period(Per::Month, began);
+    clock.set_wall(month.end.plus_micros(-1));
+    let pers = [Per::Month, Per::Day, Per::Hour];
+    let mut requests: Vec<_> = (0..90).map(|number| request(pers[number % 3])).collect();
+    requests.reverse();
+    let nothing =
+        LeaseCall { node: node.clone(), reports: vec![], returns: vec![], debts: vec![], requests: Vec::new() };
+    let call = LeaseCall { requests, ..nothing.clone() };
+    let stores: [&dyn QuotaStore; 2] = [store, reference];
+    for store in stores {
+        store.register(&node).await.expect("the store is there");
+        store.lease(&call).await.expect("the store is there");
+    }
+    clock.set_wall(month.end.plus_micros(401 * 86_400_000_000));
+    for store in stores {
+        store.lease(&nothing).await.expect("the store is there");
+    }
+    clock.set_wall(month.end.plus_micros(-1));
+    let query =
+        |request: &LeaseRequest| WindowQuery { counter: request.counter.clone(), calendar: calendar(), cap: 100 };
+    let queries: Vec<_> = call.requests.iter().map(query).collect();
+    let expected = reference.windows(&queries).await.expect("memory does not fail");
+    assert!(expected.iter().any(|window| window.granted == 0) && expected.iter().any(|window| window.granted == 1));
+    assert_eq!(store.windows(&queries).await.expect("the store is there"), expected);
+    clock.set_wall(began);
 }
 
 #[expect(

@@ -83,8 +83,8 @@ pub(crate) struct Ledger {
     debts: HashMap<DebtKey, (u64, Timestamp)>,
     /// Debts by the instant of telling, to be forgotten in that order.
     told: BTreeSet<(Timestamp, DebtKey)>,
-    /// Windows by their end, to be forgotten in that order.
-    ends: BTreeSet<(Timestamp, CounterId, Timestamp)>,
+    /// Windows by their end, the counter's text and the start, to be forgotten in that order: every store has one that can be compared.
+    ends: BTreeMap<(Timestamp, String, Timestamp), CounterId>,
 }
 
 /// The latest life of a node.
@@ -321,7 +321,7 @@ impl Ledger {
         }
         let (start, end) = (debt.period.start, debt.period.end);
         let window = self.windows.entry(debt.counter.clone()).or_default().entry(start).or_insert_with(|| {
-            self.ends.insert((end, debt.counter.clone(), start));
+            self.ends.insert((end, debt.counter.to_string(), start), debt.counter.clone());
             Window::new(debt.period, debt.cap, debt.cap_version)
         });
         window.row.close(0, used.saturating_sub(booked));
@@ -368,9 +368,9 @@ impl Ledger {
             );
         }
         if end_before != period.end {
-            self.ends.remove(&(end_before, request.counter.clone(), period.start));
+            self.ends.remove(&(end_before, request.counter.to_string(), period.start));
         }
-        self.ends.insert((period.end, request.counter.clone(), period.start));
+        self.ends.insert((period.end, request.counter.to_string(), period.start), request.counter.clone());
         (units, period.start, nodes)
     }
 
@@ -420,10 +420,10 @@ impl Ledger {
             self.debts.remove(&debt);
         }
         for _ in 0..most {
-            if self.ends.first().is_none_or(|(end, ..)| *end >= windows_kept_since(now)) {
+            if self.ends.first_key_value().is_none_or(|((end, ..), _)| *end >= windows_kept_since(now)) {
                 break;
             }
-            let Some((_, counter, start)) = self.ends.pop_first() else { break };
+            let Some(((.., start), counter)) = self.ends.pop_first() else { break };
             let Some(starts) = self.windows.get_mut(&counter) else { continue };
             if let Some(window) = starts.remove(&start) {
                 for id in window.open.iter().chain(&window.closed) {

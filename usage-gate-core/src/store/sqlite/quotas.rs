@@ -486,7 +486,8 @@ fn forget(connection: &Connection, most: usize, now: Timestamp) -> rusqlite::Res
     connection
         .prepare_cached(
             "DELETE FROM quota_window WHERE (counter, period_start) IN
-                 (SELECT counter, period_start FROM quota_window WHERE period_end < ?1 ORDER BY period_end LIMIT ?2)",
+                 (SELECT counter, period_start FROM quota_window WHERE period_end < ?1
+                  ORDER BY period_end, counter, period_start LIMIT ?2)",
         )?
         .execute((windows_kept_since(now).as_micros(), most))?;
     Ok(())
