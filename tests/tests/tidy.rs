@@ -113,6 +113,28 @@ fn every_file_begins_with_its_story_and_ends_before_600_lines() {
 }
 
 #[test]
+fn every_file_is_a_module_of_its_crate() {
+    let mut faults = Vec::new();
+    for (path, _) in sources().into_iter().filter(|(path, _)| path.contains("/src/") && !path.contains("/src/bin/")) {
+        let file = Path::new(&path);
+        let (mut folder, mut name) = (file.parent().unwrap(), file.file_stem().unwrap());
+        if folder.ends_with("src") && (name == "lib" || name == "main") {
+            continue;
+        }
+        if name == "mod" {
+            (folder, name) = (folder.parent().unwrap(), folder.file_name().unwrap());
+        }
+        let declared = format!("mod {};", name.display());
+        let parents = ["mod.rs", "lib.rs", "main.rs"].map(|parent| root().join(folder).join(parent));
+        let texts = parents.into_iter().filter_map(|parent| std::fs::read_to_string(parent).ok());
+        if !texts.into_iter().any(|text| code(&text).any(|line| line.ends_with(&declared))) {
+            faults.push(format!("{path} is not compiled, and its tests do not run: no `{declared}` names it"));
+        }
+    }
+    check(&faults);
+}
+
+#[test]
 fn only_the_mapped_words_have_unsafe_code() {
     let allowed = ["usage-gate-core/src/mapped/words.rs", "tests/tests/tidy.rs"];
     let faults = sources().into_iter().filter(|(path, _)| !allowed.contains(&path.as_str()));

@@ -25,6 +25,9 @@ mod refusals;
 mod samples;
 mod schema;
 mod segment;
+#[cfg(not(loom))]
+#[cfg(test)]
+mod simulation;
 mod slot;
 mod unrecorded;
 

@@ -10,18 +10,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::append::Place;
-use super::keeper::tests::{at, journal_with, options, record, requests};
+use super::keeper::tests::{at, journal_with, options, record};
 use super::read::{Chunk, Stream, read};
 use super::segment::{Found, Segment};
 use super::{DeadStream, Files, Journal, JournalOptions, LifeEnd};
 use crate::mapped::{Area, Words, crash};
 use crate::model::{RequestId, StreamId};
+use crate::simulation::Dice;
 use crate::store::Batch;
 use crate::sync::Ordering;
 
 const SEATS: usize = 3;
 const ACTIONS: u64 = 60;
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 9;
 
 /// A part of the protocol that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +54,6 @@ struct World {
 struct Sink {
     watermarks: BTreeMap<StreamId, u64>,
     counted: Vec<u128>,
-}
-
-/// Numbers that look random, the same for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % most
-    }
 }
 
 /// A request in flight.
@@ -117,7 +108,7 @@ impl World {
     /// A life. Whoever kills it does so in here.
     fn live(&self) {
         let journal = self.next_life();
-        let mut dice = Dice(self.seed ^ (u64::try_from(self.streams.get()).unwrap() << 32));
+        let mut dice = Dice::new(self.seed ^ (u64::try_from(self.streams.get()).unwrap() << 32));
         let mut flights: Vec<Flight> = Vec::new();
         for action in 0..ACTIONS {
             match dice.below(12) {
@@ -353,7 +344,7 @@ fn a_life_that_is_not_killed_needs_no_recovery() {
 #[test]
 fn b5_what_was_synced_survives_power_loss_and_nothing_is_counted_twice() {
     for seed in 0..3_000 {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         let world = World::new(seed, Broken::Nothing);
         let (mut safe, mut all) = (BTreeSet::new(), BTreeSet::new());
         for life in 1..4u128 {

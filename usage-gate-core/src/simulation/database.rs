@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Broken;
-use super::dice::Dice;
 use super::marks::{Mark, Marks};
+use super::{Broken, Dice};
 use crate::clock::Clock;
 use crate::lease::ledger::Ledger;
 use crate::mapped::Words;

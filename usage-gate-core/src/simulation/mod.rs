@@ -18,6 +18,7 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use self::dice::Dice;
 use self::life::Life;
 use self::marks::{MARKS, Mark};
 use self::world::World;

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::database::{Database, Noted};
-use super::dice::Dice;
 use super::marks::{Mark, Marks};
-use super::{Broken, Faults};
+use super::{Broken, Dice, Faults};
 use crate::clock::{Clock, ManualClock};
 use crate::journal::{JournalDurability, JournalOptions, Schema, Segment, Stream, place_of};
 use crate::kernel::KernelBoot;
