@@ -11,12 +11,16 @@ mod audit;
 mod error;
 mod keys;
 mod quotas;
+mod rates;
 mod reader;
 mod requests;
 mod sessions;
 mod usage;
 
-#[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "a store in memory has no schema"))]
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "a store in memory has no schema")
+)]
 mod migrate;
 mod paging;
 mod repeats;
@@ -25,6 +29,8 @@ mod request_log;
 mod watermark;
 
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -34,9 +40,15 @@ pub(crate) use audit::{digests_kept_since, quota_use_kept_since};
 pub use error::{StoreError, StoreErrorKind};
 pub use keys::{Changed, Changes, FeedPosition, KeyStore, LastUse, ResolvedKey};
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use quotas::{
     CounterId, Durability, LeaseAnswer, LeaseCall, LeaseDebt, LeaseGrant, LeaseId, LeaseReport, LeaseRequest,
     NodeIdentity, OpenLease, QuotaPromises, QuotaStore, Subject, TableId, WindowQuery, WindowState,
+};
+pub use rates::{
+    RateAnswer, RateCall, RateGrant, RateLeaseId, RateReport, RateRequest, RateState, RateStore, RateTerms,
+    SLOT_LEASE_TIME, SlotGrant, SlotRequest,
 };
 pub use reader::{Dimension, UsageItem, UsagePage, UsageQuery, UsageReader, Window};
 pub use requests::{ParseRequestPlaceError, RefusalSample, RequestItem, RequestPage, RequestPlace, RequestQuery};

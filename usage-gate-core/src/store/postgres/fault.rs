@@ -1,0 +1,67 @@
+//! What a failure means for the caller.
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::error::SqlState;
+
+use crate::store::StoreError;
+
+/// What can go wrong inside a call.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The database failed.
+    Postgres(tokio_postgres::Error),
+    /// The store's own answer.
+    Store(StoreError),
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<serde_json::Error> for Fault {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Store(StoreError::unusable("write a document", error))
+    }
+}
+
+pub(super) fn of_pool(error: PoolError) -> Fault {
+    match error {
+        PoolError::Backend(error) => Fault::Postgres(error),
+        other => Fault::Store(StoreError::unavailable(super::connect::WHAT, other)),
+    }
+}
+
+impl Fault {
+    /// The error for the caller of `what`.
+    pub(super) fn into_store(self, what: &'static str) -> StoreError {
+        let error = match self {
+            Self::Store(error) => return error,
+            Self::Postgres(error) => error,
+        };
+        if error.code().is_some_and(must_be_mended) {
+            StoreError::unusable(what, error)
+        } else {
+            // Away, too slow, in conflict with another call, or the answer was lost: the same call may succeed later.
+            StoreError::unavailable(what, error)
+        }
+    }
+
+    /// Whether the server says that something unique exists already.
+    pub(super) fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    }
+}
+
+/// Whether nothing but an operator changes this: a login or a right that is missing, a database or a table that is not there, a row that breaks a rule.
+fn must_be_mended(code: &SqlState) -> bool {
+    let class = code.code().get(..2).unwrap_or_default();
+    matches!(class, "22" | "23" | "28" | "3D" | "3F" | "42")
+}

@@ -1,0 +1,1 @@
+-- Ids are 16 bytes, in the order of their number. Instants are microseconds after 1970. Numbers of units are at most 2^63-1.

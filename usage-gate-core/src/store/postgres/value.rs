@@ -1,0 +1,56 @@
+//! How values become columns and columns values. Ids are `uuid`, which is 16 bytes in the order of the number; instants are `int8` microseconds.
+
+use std::error::Error;
+use std::str::FromStr;
+
+use serde::de::IntoDeserializer;
+use serde::de::value::StrDeserializer;
+use tokio_postgres::Row;
+
+use super::fault::Fault;
+use crate::model::Timestamp;
+use crate::store::StoreError;
+
+/// Units or a count as a column; what is larger than a column holds becomes the largest.
+pub(super) fn to_column(units: u64) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX)
+}
+
+/// Units or a count from a column.
+pub(super) fn units(row: &Row, at: usize) -> Result<u64, Fault> {
+    let value: i64 = row.try_get(at)?;
+    u64::try_from(value).map_err(|error| unreadable(error).into())
+}
+
+pub(super) fn instant(row: &Row, at: usize) -> Result<Timestamp, Fault> {
+    Ok(Timestamp::from_micros(row.try_get(at)?))
+}
+
+pub(super) fn optional_instant(row: &Row, at: usize) -> Result<Option<Timestamp>, Fault> {
+    Ok(row.try_get::<_, Option<i64>>(at)?.map(Timestamp::from_micros))
+}
+
+/// A value by its text.
+pub(super) fn parsed<T>(row: &Row, at: usize) -> Result<T, Fault>
+where
+    T: FromStr,
+    T::Err: Error + Send + Sync + 'static,
+{
+    row.try_get::<_, &str>(at)?.parse().map_err(|error: T::Err| unreadable(error).into())
+}
+
+/// An enum by its word in documents.
+pub(super) fn word<T: serde::de::DeserializeOwned>(row: &Row, at: usize) -> Result<T, Fault> {
+    let text: StrDeserializer<'_, serde::de::value::Error> = row.try_get::<_, &str>(at)?.into_deserializer();
+    T::deserialize(text).map_err(|error| unreadable(error).into())
+}
+
+/// A JSON document, kept as text.
+pub(super) fn document<T: serde::de::DeserializeOwned>(row: &Row, at: usize) -> Result<T, Fault> {
+    serde_json::from_str(row.try_get(at)?).map_err(|error| unreadable(error).into())
+}
+
+/// A column that means nothing to this version.
+pub(super) fn unreadable(error: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {
+    StoreError::unusable("read a row", error)
+}
