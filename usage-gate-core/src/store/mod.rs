@@ -33,6 +33,8 @@ pub mod memory;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "valkey")]
+pub mod valkey;
 
 pub use accounts::{AccountStore, Change, ChangeOutcome, Page, PageRequest, UserFilter};
 pub use audit::{Audit, AuditKey, AuditQuery, CounterAudit, SegmentDigest};
@@ -59,3 +61,5 @@ pub use usage::{
     Batch, CounterTag, Measured, Outcome, QuotaUse, RefusalSum, RollupDelta, RollupKey, UnitTotals, UsageRecord,
     UsageSink,
 };
+#[cfg(feature = "valkey")]
+pub use valkey::{Ring, Rung, ValkeyOptions, ValkeyStore};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{CounterTag, StoreError};
 use crate::model::{KeyId, Per, StreamId, TenantId, Timestamp, UserId, number};
@@ -332,4 +333,15 @@ pub trait QuotaStore: Send + Sync + Debug + 'static {
     /// # Errors
     /// [`Unavailable`](super::StoreErrorKind::Unavailable).
     async fn subjects(&self, template: &WindowQuery, most: usize) -> Result<Vec<(CounterId, WindowState)>, StoreError>;
+
+    /// How long ago, by the authority's clock, this incarnation of a rate store was first asked about: with the first question it is noted, and the answer is zero.
+    ///
+    /// A store that remembers none answers zero always, which is safe: buckets that nobody has used begin empty then.
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable).
+    async fn incarnation_age(&self, incarnation: &str) -> Result<Duration, StoreError> {
+        let _ = incarnation;
+        Ok(Duration::ZERO)
+    }
 }

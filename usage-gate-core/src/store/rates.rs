@@ -29,6 +29,16 @@ impl RateTerms {
         self.refill_time().checked_div(4).unwrap_or_default().clamp(Duration::from_millis(50), Duration::from_secs(1))
     }
 
+    /// What a bucket gains in a microsecond, and what a whole unit is, both in the largest unit in which they are whole numbers.
+    pub(crate) fn per_microsecond(&self) -> (u64, u64) {
+        let (units, micros) = (self.units.max(1), self.seconds.max(1).saturating_mul(1_000_000));
+        let (mut a, mut b) = (units, micros);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        (units / a, micros / a)
+    }
+
     /// The time in which an empty bucket is full again.
     #[must_use]
     pub fn refill_time(&self) -> Duration {

@@ -1,0 +1,192 @@
+//! Calls of the scripts: one for each counter, all in one round trip.
+
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, Value, cmd};
+
+use super::ValkeyStore;
+use super::scripts::{BUCKET, NODES, SLOTS, Script};
+use crate::store::{
+    CounterId, RateAnswer, RateCall, RateGrant, RateReport, RateRequest, RateState, RateStore, SLOT_LEASE_TIME,
+    SlotGrant, SlotRequest, StoreError,
+};
+
+const WHAT: &str = "lease units of rates";
+
+/// Round trips for one call at most: scripts that the server does not have yet, and an incarnation that this process does not know yet, take one more each.
+const MOST_TRIES: usize = 4;
+
+/// Beside the time in which a bucket can be told from one that was never used: clocks of server and disk are not compared so finely.
+const MARGIN_MICROS: u64 = 1_000_000;
+
+/// Nodes that were heard of within this time are active.
+const ACTIVE_MICROS: u64 = 60_000_000;
+
+#[async_trait::async_trait]
+impl RateStore for ValkeyStore {
+    async fn lease_rates(&self, call: &RateCall) -> Result<RateAnswer, StoreError> {
+        self.inner.incarnations.settle().await;
+        for _ in 0..MOST_TRIES {
+            let answers = self.inner.connection.run(WHAT, &self.pipeline(call)).await?;
+            match self.read(call, answers)? {
+                Read::Answer(answer) => return Ok(answer),
+                Read::NoScript => self.load_scripts().await?,
+                Read::Unknown(incarnation) => self.inner.incarnations.learn(&incarnation).await,
+            }
+        }
+        Err(StoreError::unavailable(WHAT, "it has restarted again and again"))
+    }
+}
+
+/// What came back of a call.
+enum Read {
+    Answer(RateAnswer),
+    /// The server has forgotten the scripts.
+    NoScript,
+    /// The server is an incarnation that this process has not heard of.
+    Unknown(String),
+}
+
+impl ValkeyStore {
+    fn pipeline(&self, call: &RateCall) -> Pipeline {
+        let known = self.inner.incarnations.known();
+        let mut pipeline = Pipeline::with_capacity(call.rates.len() + call.slots.len() + 1);
+        pipeline.ignore_errors();
+        for request in &call.rates {
+            pipeline.add_command(self.rate(request, &known));
+        }
+        for request in &call.slots {
+            pipeline.add_command(self.slot(&call.node, request, &known));
+        }
+        let mut nodes = self.script(&NODES, &format!("{}:nodes", self.inner.namespace));
+        nodes.arg(self.now()).arg(&call.node).arg(ACTIVE_MICROS);
+        pipeline.add_command(nodes);
+        pipeline
+    }
+
+    fn rate(&self, request: &RateRequest, known: &[(String, u64)]) -> Cmd {
+        let terms = &request.terms;
+        let (refill, unit) = terms.per_microsecond();
+        let lease_time = micros(terms.lease_time());
+        let forgotten_after = lease_time.saturating_add(micros(terms.refill_time())).saturating_add(MARGIN_MICROS);
+        let mut command = self.script(&BUCKET, &self.key("rate", &request.counter));
+        command.arg(self.now()).arg(lease_time).arg(self.time_to_live(forgotten_after));
+        command.arg(refill).arg(unit).arg(terms.burst);
+        command.arg(lease(request.lease.as_u128())).arg(request.want);
+        incarnations(&mut command, known);
+        reports(&mut command, &request.spent);
+        reports(&mut command, &request.returned);
+        command
+    }
+
+    fn slot(&self, node: &str, request: &SlotRequest, known: &[(String, u64)]) -> Cmd {
+        let lease_time = micros(SLOT_LEASE_TIME);
+        let mut command = self.script(&SLOTS, &self.key("open", &request.counter));
+        command.arg(self.now()).arg(lease_time).arg(self.time_to_live(lease_time.saturating_mul(2)));
+        command.arg(node).arg(request.limit).arg(request.keep).arg(request.more);
+        incarnations(&mut command, known);
+        command
+    }
+
+    fn script(&self, script: &Script, key: &str) -> Cmd {
+        let mut command = cmd("EVALSHA");
+        command.arg(script.hash()).arg(1).arg(key);
+        command
+    }
+
+    /// The braces make all keys of one counter neighbours in a cluster.
+    fn key(&self, kind: &str, counter: &CounterId) -> String {
+        format!("{}:{kind}:{{{:016x}}}", self.inner.namespace, counter.tag().0)
+    }
+
+    /// 0 for the server's clock.
+    fn now(&self) -> i64 {
+        self.inner.clock.as_ref().map_or(0, |clock| clock.wall().as_micros())
+    }
+
+    /// By a clock of one's own nothing ends: the server would go by its own.
+    fn time_to_live(&self, micros: u64) -> u64 {
+        if self.inner.clock.is_some() { 0 } else { micros }
+    }
+
+    fn read(&self, call: &RateCall, answers: Vec<Value>) -> Result<Read, StoreError> {
+        let mut answer = RateAnswer::default();
+        let mut answers = answers.into_iter();
+        let mut next = || answers.next().unwrap_or(Value::Nil);
+        let mut read = || -> Result<Result<Vec<u64>, Read>, StoreError> {
+            let value = match next() {
+                Value::ServerError(error) if error.code() == "NOSCRIPT" => return Ok(Err(Read::NoScript)),
+                other => other,
+            };
+            let words: Vec<String> = value
+                .extract_error()
+                .and_then(|value| Ok(redis::from_redis_value(value)?))
+                .map_err(|error| super::connect::fault(WHAT, error))?;
+            match &*words {
+                [unknown, incarnation] if unknown == "unknown" => Ok(Err(Read::Unknown(incarnation.clone()))),
+                words => {
+                    let numbers = words.iter().map(|word| word.parse()).collect::<Result<_, _>>();
+                    numbers.map(Ok).map_err(|error| StoreError::unavailable(WHAT, error))
+                }
+            }
+        };
+        let short = || StoreError::unavailable(WHAT, "an answer of another length than asked for");
+        for _ in &call.rates {
+            match read()? {
+                Ok(numbers) => {
+                    let &[units, level, outstanding, next_in] = &*numbers else { return Err(short()) };
+                    let state = RateState { level, outstanding, next_in: Duration::from_micros(next_in) };
+                    answer.rates.push(RateGrant { units, state });
+                }
+                Err(other) => return Ok(other),
+            }
+        }
+        for _ in &call.slots {
+            match read()? {
+                Ok(numbers) => {
+                    let &[slots, elsewhere] = &*numbers else { return Err(short()) };
+                    answer.slots.push(SlotGrant { slots, elsewhere });
+                }
+                Err(other) => return Ok(other),
+            }
+        }
+        match read()? {
+            Ok(numbers) => {
+                let &[nodes] = &*numbers else { return Err(short()) };
+                answer.active_nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+            }
+            Err(other) => return Ok(other),
+        }
+        Ok(Read::Answer(answer))
+    }
+
+    async fn load_scripts(&self) -> Result<(), StoreError> {
+        let mut pipeline = redis::pipe();
+        for script in [&*BUCKET, &*SLOTS, &*NODES] {
+            pipeline.add_command(cmd("SCRIPT").arg("LOAD").arg(script.text()).to_owned());
+        }
+        self.inner.connection.run("load scripts", &pipeline).await.map(|_| ())
+    }
+}
+
+fn incarnations(command: &mut Cmd, known: &[(String, u64)]) {
+    command.arg(known.len());
+    for (incarnation, age) in known {
+        command.arg(incarnation).arg(*age);
+    }
+}
+
+fn reports(command: &mut Cmd, reports: &[RateReport]) {
+    command.arg(reports.len());
+    for report in reports {
+        command.arg(lease(report.lease.as_u128())).arg(report.spent);
+    }
+}
+
+fn lease(id: u128) -> String {
+    format!("{id:032x}")
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
