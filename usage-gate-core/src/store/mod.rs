@@ -9,6 +9,7 @@
 mod accounts;
 mod audit;
 mod error;
+mod feed;
 mod keys;
 mod quotas;
 mod rates;

@@ -5,6 +5,12 @@ use std::fmt::Debug;
 use super::StoreError;
 use crate::model::{PortalLink, Session, Timestamp, TokenHash};
 
+/// How long a link is remembered after its end, in microseconds: a day.
+pub(super) const REMEMBERED: i64 = 86_400 * 1_000_000;
+/// Rows of each kind that one write deletes in passing: more than it adds, so that they do not pile up.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) const MOST_SWEPT: u32 = 100;
+
 /// What came of a portal link that was presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redemption {

@@ -4,10 +4,8 @@ use std::collections::HashMap;
 
 use super::MemoryStore;
 use crate::model::{PortalLink, Session, Timestamp, TokenHash};
+use crate::store::sessions::REMEMBERED;
 use crate::store::{Redemption, SessionStore, StoreError};
-
-/// How long a link is remembered after its end: a day.
-const REMEMBERED: i64 = 86_400 * 1_000_000;
 
 /// Links, each with whether it was used, and sessions.
 #[derive(Debug, Default)]

@@ -5,12 +5,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::SqliteStore;
 use super::value::{Fault, id, instant, optional_instant};
 use crate::model::{PortalLink, Session, Timestamp, TokenHash, UserId};
+use crate::store::sessions::{MOST_SWEPT, REMEMBERED};
 use crate::store::{Redemption, SessionStore, StoreError};
-
-/// How long a link is remembered after its end: a day.
-const REMEMBERED: i64 = 86_400 * 1_000_000;
-/// Rows of each kind that one write deletes in passing: more than it adds, so that they do not pile up.
-const MOST_SWEPT: u32 = 100;
 
 #[async_trait::async_trait]
 impl SessionStore for SqliteStore {
