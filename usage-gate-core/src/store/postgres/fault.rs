@@ -1,5 +1,7 @@
 //! What a failure means for the caller.
 
+use std::error::Error;
+
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
@@ -52,6 +54,22 @@ impl Fault {
             // Away, too slow, in conflict with another call, or the answer was lost: the same call may succeed later.
             StoreError::unavailable(what, error)
         }
+    }
+
+    /// Whether the connection was lost, as all are when the server stops. What was asked may have been done.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        match error.code() {
+            Some(code) => [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN].contains(code),
+            None => error.is_closed() || error.source().is_some_and(<dyn Error>::is::<std::io::Error>),
+        }
+    }
+
+    /// The name of the unique index in which something exists already.
+    pub(super) fn taken_index(&self) -> Option<&str> {
+        let Self::Postgres(error) = self else { return None };
+        let error = error.as_db_error().filter(|error| *error.code() == SqlState::UNIQUE_VIOLATION)?;
+        error.constraint()
     }
 
     /// Whether the server says that something unique exists already.

@@ -4,20 +4,30 @@
 //! What requests wait for is one statement: a call of a function of the schema, which commits by itself. A node that stops in the middle of a transaction
 //! would keep its locks until a time-out; one that stops in the middle of a statement keeps nothing.
 
+mod accounts;
 mod connect;
 mod fault;
+mod feed;
+mod keys;
 mod migrate;
+mod rows;
+mod sessions;
+mod tls;
 mod value;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Pool};
+use tokio_postgres::IsolationLevel;
 
 use crate::clock::Clock;
 use crate::store::StoreError;
+use connect::{Address, Lent};
 use fault::Fault;
+use feed::Listener;
 
 /// How to open a [`PostgresStore`].
 #[derive(Debug, Clone)]
@@ -65,9 +75,15 @@ impl PostgresOptions {
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) if the server is away.
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
         const WHAT: &str = "open the database";
-        let pool = connect::pool(&self.url, self.connections, self.call_timeout)?;
-        let store =
-            PostgresStore { inner: Arc::new(Inner { pool, clock: self.clock, call_timeout: self.call_timeout }) };
+        let address = Address::read(&self.url, self.call_timeout)?;
+        let store = PostgresStore {
+            inner: Arc::new(Inner {
+                pool: address.pool(self.connections)?,
+                listener: Listener::new(address),
+                clock: self.clock,
+                call_timeout: self.call_timeout,
+            }),
+        };
         let mut client = store.client(WHAT).await?;
         migrate::migrate(&mut client, self.migrate).await.map_err(|fault| fault.into_store(WHAT))?;
         Ok(store)
@@ -89,6 +105,7 @@ pub struct PostgresStore {
 
 struct Inner {
     pool: Pool,
+    listener: Listener,
     /// The server's without.
     clock: Option<Clock>,
     call_timeout: Duration,
@@ -115,8 +132,10 @@ impl PostgresStore {
         }
     }
 
-    /// A connection of the pool.
+    /// A connection of the pool, one that was not found closed.
     async fn client(&self, what: &'static str) -> Result<Client, StoreError> {
+        // What the server said last to connections that are idle, such as that it stops, is read before one of them is taken.
+        tokio::task::yield_now().await;
         self.inner.pool.get().await.map_err(|error| fault::of_pool(error).into_store(what))
     }
 
@@ -126,12 +145,67 @@ impl PostgresStore {
         what: &'static str,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let call = async {
-            let mut client = self.client(what).await?;
-            work(&mut client).await.map_err(|fault| fault.into_store(what))
-        };
+        self.within(what, async {
+            let mut lent = Lent::default();
+            let outcome = work(lent.hold(self.client(what).await?)).await;
+            lent.give_back();
+            outcome
+        })
+        .await
+    }
+
+    /// Runs one call that may be done twice: it is, if the connection turns out to be lost, as all are after a restart of the server.
+    async fn ask<T>(
+        &self,
+        what: &'static str,
+        work: impl AsyncFnOnce(&tokio_postgres::Client) -> Result<T, Fault> + Clone,
+    ) -> Result<T, StoreError> {
+        self.within(what, async {
+            let mut lent = Lent::default();
+            let mut outcome = work.clone()(lent.hold(self.client(what).await?)).await;
+            if outcome.as_ref().is_err_and(Fault::is_lost_connection) {
+                outcome = work(lent.hold(self.client(what).await?)).await;
+            }
+            lent.give_back();
+            outcome
+        })
+        .await
+    }
+
+    /// Runs one transaction: what `work` does is done as a whole if it succeeds, and not at all if it fails.
+    async fn change<T>(
+        &self,
+        what: &'static str,
+        work: impl AsyncFnOnce(&tokio_postgres::Client) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        self.within(what, async {
+            let mut lent = Lent::default();
+            let mut client = lent.hold(self.client(what).await?);
+            // Unlike a question, a change is not asked twice: therefore the connection is tried first.
+            if client.check_connection().await.is_err() {
+                client = lent.hold(self.client(what).await?);
+            }
+            // Whatever is the database's default: what is read after a lock is to be what the holder before has written.
+            let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
+            let outcome = work(transaction.client()).await;
+            match &outcome {
+                Ok(_) => transaction.commit().await?,
+                Err(_) => transaction.rollback().await?,
+            }
+            lent.give_back();
+            outcome
+        })
+        .await
+    }
+
+    /// Bounds the time of a call.
+    async fn within<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, StoreError> {
         match tokio::time::timeout(self.inner.call_timeout, call).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => outcome.map_err(|fault| fault.into_store(what)),
             Err(elapsed) => Err(StoreError::unavailable(what, elapsed)),
         }
     }
