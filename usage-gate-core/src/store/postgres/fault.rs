@@ -48,7 +48,7 @@ impl Fault {
             Self::Store(error) => return error,
             Self::Postgres(error) => error,
         };
-        if error.code().is_some_and(must_be_mended) {
+        if error.code().is_some_and(must_be_mended) || is_distrust(&error) {
             StoreError::unusable(what, error)
         } else {
             // Away, too slow, in conflict with another call, or the answer was lost: the same call may succeed later.
@@ -82,4 +82,18 @@ impl Fault {
 fn must_be_mended(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
     matches!(class, "22" | "23" | "28" | "3D" | "3F" | "42")
+}
+
+/// Whether the server's certificate is not one that the address lets through.
+#[cfg(feature = "postgres-tls")]
+fn is_distrust(error: &tokio_postgres::Error) -> bool {
+    let refused =
+        error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).and_then(std::io::Error::get_ref);
+    let refused = refused.and_then(|refused| refused.downcast_ref::<rustls::Error>());
+    matches!(refused, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+#[cfg(not(feature = "postgres-tls"))]
+const fn is_distrust(_: &tokio_postgres::Error) -> bool {
+    false
 }

@@ -1,5 +1,13 @@
 //! The suites, and what is PostgreSQL's own. The server is that of `DATABASE_URL` (`tests/with-servers` starts one); every test has a database of its own.
 
+mod away;
+mod bouncer;
+#[cfg(feature = "postgres-tls")]
+mod encrypted;
+mod feed;
+mod server;
+mod together;
+
 use tokio_postgres::NoTls;
 
 use super::PostgresStore;
