@@ -12,10 +12,7 @@ use tokio_postgres::{Client, Row};
 use super::PostgresStore;
 use super::fault::Fault;
 use super::keys::feed;
-use super::rows::{
-    self, key_columns, key_row, key_sql, secrets_of_key, tenant_columns, tenant_row, tenant_sql, user_columns,
-    user_row, user_sql,
-};
+use super::rows::{self, key_row, key_sql, tenant_row, tenant_sql, user_row, user_sql};
 use super::value::{Id, can_hold, check_texts, document, id};
 use super::write::{put_key, put_plan, put_tenant, put_user};
 use crate::management::Invalid;
@@ -210,8 +207,8 @@ impl AccountStore for PostgresStore {
         let (tenant, user) = (Id(tenant.as_u128()), user.map(|user| Id(user.as_u128())));
         self.ask("list keys", async |client| {
             let sql = key_sql!(
-                "WHERE tenant = $1 AND ($2::uuid IS NULL OR account_user = $2) AND ($3::uuid IS NULL OR api_key.id > $3)
-                 ORDER BY api_key.id LIMIT $4"
+                "WHERE tenant = $1 AND ($2::uuid IS NULL OR account_user = $2) AND ($3::uuid IS NULL OR id > $3)
+                 ORDER BY id LIMIT $4"
             );
             let found = client
                 .query_typed(

@@ -7,10 +7,7 @@ use tokio_postgres::{Client, Row};
 
 use super::PostgresStore;
 use super::fault::Fault;
-use super::rows::{
-    KEY_COLUMNS, TENANT_COLUMNS, USER_COLUMNS, key_columns, key_row, secrets_of_key, tenant_columns, tenant_row,
-    user_columns, user_row,
-};
+use super::rows::{KEY_COLUMNS, TENANT_COLUMNS, USER_COLUMNS, key_row, tenant_row, user_row};
 use super::value::{Id, document, optional_id, to_column, unreadable};
 use crate::model::Plan;
 use crate::secret::CredentialId;
@@ -97,23 +94,10 @@ pub(super) async fn feed(client: &Client, changes: &[Changed]) -> Result<(), Fau
     Ok(())
 }
 
-/// One statement, which is one round trip and one snapshot: nothing of it is older or newer than the position.
+/// One round trip and one snapshot: nothing of it is older or newer than the position.
 async fn resolve(client: &Client, credential: &CredentialId) -> Result<Option<ResolvedKey>, Fault> {
-    let sql = concat!(
-        "SELECT ",
-        key_columns!(),
-        ", ",
-        user_columns!(),
-        ", ",
-        tenant_columns!(),
-        ", plan.document, (SELECT max(seq) FROM change)
-         FROM secret AS presented JOIN api_key ON api_key.id = presented.key ",
-        secrets_of_key!(),
-        "LEFT JOIN account_user ON account_user.id = api_key.account_user
-         JOIN tenant ON tenant.id = api_key.tenant
-         JOIN plan ON plan.id = tenant.plan AND plan.version = tenant.plan_version
-         WHERE presented.credential = $1"
-    );
+    // The columns of each noun are in the order in which `rows` has them.
+    let sql = "SELECT * FROM resolve($1)";
     let Some(row) = client.query_typed_opt(sql, &[(&credential.as_str(), Type::TEXT)]).await? else { return Ok(None) };
     let key = key_row(&row, 0)?;
     let user = key.user.map(|_| user_row(&row, KEY_COLUMNS)).transpose()?;

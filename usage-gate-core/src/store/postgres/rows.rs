@@ -13,56 +13,41 @@ use crate::model::{
 use crate::period::{AnchorDay, Calendar, Zone};
 use crate::secret::CredentialId;
 
-/// 15 columns.
-macro_rules! tenant_columns {
-    () => {
-        "tenant.id, tenant.external_id, tenant.name, tenant.status, tenant.plan, tenant.plan_version, tenant.zone, tenant.anchor,
-         tenant.next_zone, tenant.next_anchor, tenant.next_at, tenant.since, tenant.metadata, tenant.created_at, tenant.deleted_at"
-    };
-}
-/// 8 columns.
-macro_rules! user_columns {
-    () => {
-        "account_user.id, account_user.tenant, account_user.external_id, account_user.email, account_user.name,
-         account_user.role, account_user.created_at, account_user.deleted_at"
-    };
-}
-/// 17 columns; the last six are those of the secrets, which [`secrets_of_key`] joins.
-macro_rules! key_columns {
-    () => {
-        "api_key.id, api_key.tenant, api_key.account_user, api_key.name, api_key.environment, api_key.scopes,
-         api_key.allowed_addresses, api_key.expires_at, api_key.revoked_at, api_key.revoke_reason, api_key.created_at,
-         secrets.credential, secrets.hash, secrets.hint, secrets.created_at, secrets.expires_at, secrets.last_used_at"
-    };
-}
-/// The secrets of each key, as arrays, the newest first.
-macro_rules! secrets_of_key {
-    () => {
-        " CROSS JOIN LATERAL (
-             SELECT array_agg(credential ORDER BY position) AS credential, array_agg(hash ORDER BY position) AS hash,
-                    array_agg(hint ORDER BY position) AS hint, array_agg(created_at ORDER BY position) AS created_at,
-                    array_agg(expires_at ORDER BY position) AS expires_at,
-                    array_agg(last_used_at ORDER BY position) AS last_used_at
-             FROM secret WHERE secret.key = api_key.id
-         ) AS secrets "
-    };
-}
 macro_rules! tenant_sql {
     ($rest:literal) => {
-        concat!("SELECT ", tenant_columns!(), " FROM tenant ", $rest)
+        concat!(
+            "SELECT id, external_id, name, status, plan, plan_version, zone, anchor, next_zone, next_anchor, next_at,
+                    since, metadata, created_at, deleted_at
+             FROM tenant ",
+            $rest
+        )
     };
 }
 macro_rules! user_sql {
     ($rest:literal) => {
-        concat!("SELECT ", user_columns!(), " FROM account_user ", $rest)
+        concat!("SELECT id, tenant, external_id, email, name, role, created_at, deleted_at FROM account_user ", $rest)
     };
 }
+/// The secrets of a key are arrays, the newest first.
 macro_rules! key_sql {
     ($rest:literal) => {
-        concat!("SELECT ", key_columns!(), " FROM api_key ", secrets_of_key!(), $rest)
+        concat!(
+            "SELECT id, tenant, account_user, name, environment, scopes, allowed_addresses, api_key.expires_at, revoked_at,
+                    revoke_reason, api_key.created_at, secrets.credential, secrets.hash, secrets.hint, secrets.created_at,
+                    secrets.expires_at, secrets.last_used_at
+             FROM api_key
+             CROSS JOIN LATERAL (
+                 SELECT array_agg(credential ORDER BY position) AS credential, array_agg(hash ORDER BY position) AS hash,
+                        array_agg(hint ORDER BY position) AS hint, array_agg(created_at ORDER BY position) AS created_at,
+                        array_agg(expires_at ORDER BY position) AS expires_at,
+                        array_agg(last_used_at ORDER BY position) AS last_used_at
+                 FROM secret WHERE secret.key = api_key.id
+             ) AS secrets ",
+            $rest
+        )
     };
 }
-pub(super) use {key_columns, key_sql, secrets_of_key, tenant_columns, tenant_sql, user_columns, user_sql};
+pub(super) use {key_sql, tenant_sql, user_sql};
 
 /// Columns of a key.
 pub(super) const KEY_COLUMNS: usize = 17;
@@ -173,7 +158,7 @@ pub(super) async fn living_user(client: &Client, id: UserId) -> Result<Option<Us
 
 /// A key with its secrets, revoked or not.
 pub(super) async fn key(client: &Client, id: KeyId) -> Result<Option<Key>, Fault> {
-    let sql = key_sql!("WHERE api_key.id = $1");
+    let sql = key_sql!("WHERE id = $1");
     let found = client.query_typed(sql, &[(&Id(id.as_u128()), Type::UUID)]).await?;
     found.first().map(|row| key_row(row, 0)).transpose()
 }

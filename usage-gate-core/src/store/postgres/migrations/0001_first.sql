@@ -105,6 +105,49 @@ BEGIN
 END
 $$;
 
+-- All that a credential leads to. A function, because the server keeps its plan of the question, which takes ten times as long to make as the answer does.
+-- The columns of the key with its secrets, of its user, if it has one, and of its tenant; the plan; and the number of the last change before all of this.
+CREATE FUNCTION resolve(wanted text) RETURNS TABLE (
+    key_id uuid, key_tenant uuid, key_account_user uuid, key_name text, key_environment text, key_scopes text[],
+    key_allowed_addresses text[], key_expires_at int8, key_revoked_at int8, key_revoke_reason text, key_created_at int8,
+    secret_credential text[], secret_hash bytea[], secret_hint text[], secret_created_at int8[], secret_expires_at int8[],
+    secret_last_used_at int8[],
+    user_id uuid, user_tenant uuid, user_external_id text, user_email text, user_name text, user_role text,
+    user_created_at int8, user_deleted_at int8,
+    tenant_id uuid, tenant_external_id text, tenant_name text, tenant_status text, tenant_plan text,
+    tenant_plan_version int8, tenant_zone text, tenant_anchor int2, tenant_next_zone text, tenant_next_anchor int2,
+    tenant_next_at int8, tenant_since int8, tenant_metadata text, tenant_created_at int8, tenant_deleted_at int8,
+    plan_document text, last_change int8
+) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    -- One statement: nothing of it is of another moment.
+    RETURN QUERY
+    SELECT key.id, key.tenant, key.account_user, key.name, key.environment, key.scopes,
+           key.allowed_addresses, key.expires_at, key.revoked_at, key.revoke_reason, key.created_at,
+           secrets.credential, secrets.hash, secrets.hint, secrets.created_at, secrets.expires_at, secrets.last_used_at,
+           owner.id, owner.tenant, owner.external_id, owner.email, owner.name, owner.role,
+           owner.created_at, owner.deleted_at,
+           tenant.id, tenant.external_id, tenant.name, tenant.status, tenant.plan,
+           tenant.plan_version, tenant.zone, tenant.anchor, tenant.next_zone, tenant.next_anchor,
+           tenant.next_at, tenant.since, tenant.metadata, tenant.created_at, tenant.deleted_at,
+           plan.document, (SELECT max(seq) FROM change)
+    FROM secret AS presented
+    JOIN api_key AS key ON key.id = presented.key
+    CROSS JOIN LATERAL (
+        SELECT array_agg(secret.credential ORDER BY position) AS credential, array_agg(secret.hash ORDER BY position) AS hash,
+               array_agg(secret.hint ORDER BY position) AS hint,
+               array_agg(secret.created_at ORDER BY position) AS created_at,
+               array_agg(secret.expires_at ORDER BY position) AS expires_at,
+               array_agg(secret.last_used_at ORDER BY position) AS last_used_at
+        FROM secret WHERE secret.key = presented.key
+    ) AS secrets
+    LEFT JOIN account_user AS owner ON owner.id = key.account_user
+    JOIN tenant ON tenant.id = key.tenant
+    JOIN plan ON plan.id = tenant.plan AND plan.version = tenant.plan_version
+    WHERE presented.credential = wanted;
+END
+$$;
+
 -- The portal: one-time links and sessions, each under the SHA-256 of its token. Users are not referenced: a host may keep them elsewhere.
 
 CREATE TABLE portal_link (

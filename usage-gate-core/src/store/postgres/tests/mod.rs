@@ -7,6 +7,7 @@ mod encrypted;
 mod feed;
 mod server;
 mod together;
+mod wire;
 
 use tokio_postgres::NoTls;
 

@@ -38,6 +38,7 @@ impl Server {
         self
     }
 
+    #[cfg(feature = "postgres-tls")]
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
