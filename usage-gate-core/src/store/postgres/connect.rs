@@ -37,8 +37,12 @@ impl Address {
         }
         // A server that is gone without a word is found out within half a minute, also by who only listens.
         config.keepalives_idle(Duration::from_secs(15));
-        config.keepalives_interval(Duration::from_secs(5));
-        config.keepalives_retries(3);
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_interval(Duration::from_secs(5));
+        }
+        if config.get_keepalives_retries().is_none() {
+            config.keepalives_retries(3);
+        }
         Ok(Self { config, tls, call_timeout })
     }
 
@@ -96,9 +100,16 @@ fn settings(call_timeout: Duration) -> String {
 pub(super) struct Lent(Option<Client>);
 
 impl Lent {
-    /// Holds a connection in place of the one before.
+    /// Holds a connection.
     pub(super) fn hold(&mut self, client: Client) -> &mut Client {
         self.0.insert(client)
+    }
+
+    /// Closes the connection, and leaves its place in the pool to another.
+    pub(super) fn close(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(Client::take(client));
+        }
     }
 
     /// The call has come to its end: the connection goes back to the pool.
@@ -109,8 +120,6 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(client) = self.0.take() {
-            drop(Client::take(client));
-        }
+        self.close();
     }
 }

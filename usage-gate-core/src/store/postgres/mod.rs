@@ -92,6 +92,9 @@ impl PostgresOptions {
 
 /// Keeps everything in one PostgreSQL database. Cheap to clone; clones share the connections.
 ///
+/// A PgBouncer that pools transactions may stand between. It does not pass on what the server tells of changes: those of other nodes are then seen within
+/// about a second, and not at once.
+///
 /// ```no_run
 /// # use usage_gate_core::store::{PostgresStore, StoreError};
 /// # async fn f() -> Result<(), StoreError> {
@@ -114,6 +117,9 @@ struct Inner {
 impl PostgresStore {
     /// Opens a database by its address, `postgres://user:password@host:port/database?sslmode=…`.
     ///
+    /// `sslmode` means what it means for libpq: `disable`, `prefer` (the default), `require`, `verify-ca`, `verify-full`, which alone keeps out who pretends
+    /// to be the server. Authorities are those of the PEM file `sslrootcert=…`, else the system's. Whatever encrypts needs the feature `postgres-tls`.
+    ///
     /// # Errors
     /// As [`PostgresOptions::open`].
     pub async fn open(url: &str) -> Result<Self, StoreError> {
@@ -134,7 +140,9 @@ impl PostgresStore {
 
     /// A connection of the pool, one that was not found closed.
     async fn client(&self, what: &'static str) -> Result<Client, StoreError> {
-        // What the server said last to connections that are idle, such as that it stops, is read before one of them is taken.
+        // What the server said last to connections that are idle, such as that it stops, is read before one of them is taken: on a runtime of one thread
+        // the first turn finds out that there is something to read, and the second reads it.
+        tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         self.inner.pool.get().await.map_err(|error| fault::of_pool(error).into_store(what))
     }
@@ -164,6 +172,7 @@ impl PostgresStore {
             let mut lent = Lent::default();
             let mut outcome = work.clone()(lent.hold(self.client(what).await?)).await;
             if outcome.as_ref().is_err_and(Fault::is_lost_connection) {
+                lent.close();
                 outcome = work(lent.hold(self.client(what).await?)).await;
             }
             lent.give_back();
@@ -183,6 +192,7 @@ impl PostgresStore {
             let mut client = lent.hold(self.client(what).await?);
             // Unlike a question, a change is not asked twice: therefore the connection is tried first.
             if client.check_connection().await.is_err() {
+                lent.close();
                 client = lent.hold(self.client(what).await?);
             }
             // Whatever is the database's default: what is read after a lock is to be what the holder before has written.
