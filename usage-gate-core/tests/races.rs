@@ -443,6 +443,8 @@ async fn a_second_node_is_no_reason_to_refuse() {
         cap_version: 0,
         want: 1,
         beyond_cap: false,
+        early: false,
+        needed: 0,
     };
     let call =
         LeaseCall { node: other, reports: Vec::new(), returns: Vec::new(), debts: Vec::new(), requests: vec![request] };

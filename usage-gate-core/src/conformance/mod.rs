@@ -26,7 +26,8 @@
 //! | `usage_store_tests` | [`UsageSink`](crate::store::UsageSink) and [`UsageReader`](crate::store::UsageReader) |
 //!
 //! A store that takes a [`Clock`](crate::clock::Clock) calls [`quotas::agrees_with_the_ledger`] as well,
-//! [`quotas::a4_a_lease_of_an_ended_period_counts_in_its_own`] and [`quotas::a4_a_debt_of_an_ended_period_counts_in_its_own`].
+//! [`quotas::a4_a_lease_of_an_ended_period_counts_in_its_own`], [`quotas::a4_a_debt_of_an_ended_period_counts_in_its_own`] and
+//! [`quotas::a4_units_of_the_next_period_are_leased_a_minute_early`].
 
 #![expect(
     clippy::missing_panics_doc,
@@ -35,6 +36,8 @@
 
 pub mod accounts;
 pub mod keys;
+mod quota_races;
+mod quota_recalls;
 mod quota_walk;
 pub mod quotas;
 pub mod requests;

@@ -25,13 +25,19 @@ pub async fn agrees_with_the_ledger<S: QuotaStore>(store: &S, clock: &ManualCloc
                 let expected = reference.register(&node).await.expect("memory does not fail");
                 assert_eq!(store.register(&node).await.expect("the store is there"), expected, "{at}");
             }
-            3..=5 => clock.advance_millis(600_000),
+            3..=4 => clock.advance_millis(600_000),
+            5 => clock.advance_millis(100),
             6 => {
                 // Now and then the clock of a machine is set back, and now and then months pass.
                 let days = i64::try_from(walk.below(1_000)).expect("a few");
                 clock.set_wall(started.plus_micros(days * 86_400_000_000));
             }
-            7..=9 => {
+            7 => {
+                let incarnation = walk.below(4).to_string();
+                let expected = reference.incarnation_age(&incarnation).await.expect("memory does not fail");
+                assert_eq!(store.incarnation_age(&incarnation).await.expect("the store is there"), expected, "{at}");
+            }
+            8..=9 => {
                 let template = walk.query();
                 let expected = reference.subjects(&template, 5).await.expect("memory does not fail");
                 assert_eq!(store.subjects(&template, 5).await.expect("the store is there"), expected, "{at}");
@@ -68,6 +74,8 @@ async fn forgets_in_one_order<S: QuotaStore>(store: &S, reference: &MemoryStore,
         cap_version: 1,
         want: 1,
         beyond_cap: false,
+        early: false,
+        needed: 0,
     };
     // At the end of a month, so that all kinds of periods end with it.
     let month = calendar().period(Per::Month, began);
@@ -237,6 +245,8 @@ impl Walk {
             cap_version: self.version - older.min(self.version),
             want: self.below(40),
             beyond_cap: self.below(15) == 0,
+            early: self.below(6) == 0,
+            needed: self.below(40).saturating_sub(20),
         }
     }
 

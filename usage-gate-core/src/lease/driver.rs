@@ -385,6 +385,8 @@ fn compose_part(
             cap_version: terms.cap_version,
             want: asking.want,
             beyond_cap: terms.beyond_cap,
+            early: false,
+            needed: 0,
         });
         Some((call.requests.len() - 1, slot))
     });

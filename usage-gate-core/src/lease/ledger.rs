@@ -9,7 +9,7 @@
 //! 2. Reports raise what is known of open leases.
 //! 3. Returns close leases: the unspent rest is given back, or a debt is booked.
 //! 4. Debts are booked: leases that were spent before anybody knew of them, and are closed at once. What is told of one is cumulative, and counts once.
-//! 5. Requests get their grants; an id that is known gets the same grant again.
+//! 5. Requests get their grants; an id that is known gets the same grant again. Where too little is left for who waits, open leases are recalled.
 //!
 //! Invariant: nothing here closes a lease because time passed. Only its holder, or the next life of its node, ends a lease (A6).
 
@@ -85,6 +85,8 @@ pub(crate) struct Ledger {
     told: BTreeSet<(Timestamp, DebtKey)>,
     /// Windows by their end, the counter's text and the start, to be forgotten in that order: every store has one that can be compared.
     ends: BTreeMap<(Timestamp, String, Timestamp), CounterId>,
+    /// Open leases of which others need units, by their holder.
+    recalled: BTreeSet<(Arc<str>, LeaseId)>,
 }
 
 /// The latest life of a node.
@@ -186,14 +188,14 @@ impl Ledger {
             .into_iter()
             .map(|(request, units, start)| {
                 let counter = self.leases.get(&request.lease).map_or(&request.counter, |lease| &lease.counter);
-                let window = self
-                    .state(counter, start)
-                    .unwrap_or_else(|| unused_window(request.calendar.period(request.counter.per, now), request.cap));
+                let window =
+                    self.state(counter, start).unwrap_or_else(|| unused_window(request.period(now), request.cap));
                 LeaseGrant { lease: request.lease, units, window }
             })
             .collect();
+        let recalled = self.recalled_of(&node);
         self.forget(forgotten_at_most(call), now);
-        Ok(LeaseAnswer { now, active_nodes, grants })
+        Ok(LeaseAnswer { now, active_nodes, grants, recalled })
     }
 
     /// Present use of counters.
@@ -308,6 +310,7 @@ impl Ledger {
         lease.open = false;
         window.open.remove(&id);
         window.closed.insert(id);
+        self.recalled.remove(&(Arc::clone(&lease.node), id));
         self.closed.insert((now, id));
     }
 
@@ -344,14 +347,19 @@ impl Ledger {
             let nodes = self.nodes_of(&known.counter, known.start, node);
             return (known.size, known.start, nodes);
         }
-        let period = request.calendar.period(request.counter.per, now);
+        let period = request.period(now);
         let nodes = self.nodes_of(&request.counter, period.start, node);
         let starts = self.windows.entry(request.counter.clone()).or_default();
         let new = || Window::new(period, request.cap, request.cap_version);
         let window = starts.entry(period.start).or_insert_with(new);
         let end_before = window.row.period.end;
         window.row.refresh(request, period);
-        let units = window.row.grant(request.want, request.beyond_cap, nodes);
+        let units = window.row.grant(request, nodes);
+        // Before the new lease is there, which is not meant.
+        if window.row.recall(request, units, nodes, now) {
+            let open = window.open.iter().filter_map(|id| Some((Arc::clone(&self.leases.get(id)?.node), *id)));
+            self.recalled.extend(open);
+        }
         if units > 0 {
             window.open.insert(request.lease);
             self.leases.insert(
@@ -381,6 +389,12 @@ impl Ledger {
             open.into_iter().flatten().filter_map(|id| self.leases.get(id)).map(|lease| &*lease.node).collect();
         nodes.insert(node);
         u32::try_from(nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Open leases of a node that are recalled, by id.
+    fn recalled_of(&self, node: &Arc<str>) -> Vec<LeaseId> {
+        let first = (Arc::clone(node), LeaseId::from_u128(0));
+        self.recalled.range(first..).take_while(|(holder, _)| holder == node).map(|(_, id)| *id).collect()
     }
 
     fn window(&self, counter: &CounterId, start: Timestamp) -> Option<&Window> {
@@ -427,7 +441,9 @@ impl Ledger {
             let Some(starts) = self.windows.get_mut(&counter) else { continue };
             if let Some(window) = starts.remove(&start) {
                 for id in window.open.iter().chain(&window.closed) {
-                    self.leases.remove(id);
+                    if let Some(lease) = self.leases.remove(id) {
+                        self.recalled.remove(&(lease.node, *id));
+                    }
                 }
             }
             if starts.is_empty() {
@@ -467,6 +483,8 @@ mod tests {
                     cap_version: 1,
                     want: 1,
                     beyond_cap: false,
+                    early: false,
+                    needed: 0,
                 })
                 .collect();
             let debt = |_| LeaseDebt {

@@ -12,6 +12,7 @@ mod crashes;
 mod driver;
 mod entry;
 mod forfeit;
+pub(crate) mod incarnations;
 mod inherit;
 pub(crate) mod ledger;
 mod left;

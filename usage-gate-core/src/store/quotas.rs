@@ -4,6 +4,7 @@ use std::fmt;
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{CounterTag, StoreError};
 use crate::model::{KeyId, Per, StreamId, TenantId, Timestamp, UserId, number};
@@ -178,6 +179,27 @@ pub struct LeaseRequest {
     /// Whether use goes on beyond the cap (`when_exceeded = "allow"`): then the whole wish is granted always, and what exceeds
     /// the cap is booked as overrun.
     pub beyond_cap: bool,
+    /// Whether to take units of the period that holds a minute from the authority's now: of the next one if it begins by then, so that its first
+    /// instant is no stampede. They are spent in their own period only (A4); [`LeaseGrant::window`] says which that is.
+    pub early: bool,
+    /// Units that a waiting request needs at once, of `want`; 0 if nobody waits. So many are granted if they are there, whatever the share of a node is.
+    /// If they are not, and other nodes have open leases of the window, those are [recalled](LeaseAnswer::recalled).
+    pub needed: u64,
+}
+
+/// How far ahead of a period its units may be leased.
+const EARLY_MICROS: i64 = 60 * 1_000_000;
+
+impl LeaseRequest {
+    /// The period that is asked for, by the authority's clock.
+    pub(crate) fn period(&self, now: Timestamp) -> Period {
+        self.calendar.period(self.counter.per, self.instant(now))
+    }
+
+    /// An instant in that period.
+    pub(crate) const fn instant(&self, now: Timestamp) -> Timestamp {
+        if self.early { now.plus_micros(EARLY_MICROS) } else { now }
+    }
 }
 
 /// Everything a node tells and asks in one round trip; the store does all of it or nothing, in this order.
@@ -237,6 +259,9 @@ pub struct LeaseAnswer {
     pub active_nodes: u32,
     /// One for each request, in their order.
     pub grants: Vec<LeaseGrant>,
+    /// Open leases of this node that others need units of, ordered by id: all that were open when a window was recalled, at most once in 250 ms. To be
+    /// given back as far as they are not in use; until then every answer names them.
+    pub recalled: Vec<LeaseId>,
 }
 
 /// A question about a counter's present use.
@@ -288,6 +313,7 @@ impl QuotaPromises {
 /// - A debt is booked whatever the cap, once by its lease id, as granted and used of its period; the window is made if there is none. A period
 ///   so old that its window would be forgotten at once is passed over. Debts come after returns and before requests, so that what is granted
 ///   in the same call knows of them.
+/// - A lease of which others need units is named to its holder in every answer until it is closed; only its holder gives it back (A6).
 /// - A call is one transaction. Repeating it (after a lost answer) grants the same and debits nothing more.
 /// - A call of a process life that is not the node's latest is refused with
 ///   [`Superseded`](super::StoreErrorKind::Superseded).
@@ -332,4 +358,30 @@ pub trait QuotaStore: Send + Sync + Debug + 'static {
     /// # Errors
     /// [`Unavailable`](super::StoreErrorKind::Unavailable).
     async fn subjects(&self, template: &WindowQuery, most: usize) -> Result<Vec<(CounterId, WindowState)>, StoreError>;
+
+    /// Waits until somebody may have recalled leases, or a second has passed. Which ones is in the answer to the next [`lease`](Self::lease).
+    ///
+    /// Only a hint: what is recalled while nobody waits here is not kept for the next who does. A store that cannot push keeps this, which is the second.
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable).
+    async fn recalls(&self) -> Result<(), StoreError> {
+        tokio::time::sleep(RECALLS_LOOKED_FOR).await;
+        Ok(())
+    }
+
+    /// How long ago, by the authority's clock, this incarnation of a rate store (a Valkey's `master_replid`) was first asked about. The first
+    /// question is noted, and answered with zero.
+    ///
+    /// A store that keeps no note may always answer zero, as this does: an incarnation that seems new never owns more than an old one (R3).
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable).
+    async fn incarnation_age(&self, incarnation: &str) -> Result<Duration, StoreError> {
+        let _ = incarnation;
+        Ok(Duration::ZERO)
+    }
 }
+
+/// How long [`QuotaStore::recalls`] waits at most.
+pub(crate) const RECALLS_LOOKED_FOR: Duration = Duration::from_secs(1);

@@ -61,6 +61,8 @@ impl<'a> Spent<'a> {
                 cap_version: u32::try_from(position.0).unwrap_or(u32::MAX),
                 want,
                 beyond_cap: limit.when_exceeded == WhenExceeded::Allow,
+                early: false,
+                needed: 0,
             });
         }
         call.requests.sort_by(|one, other| one.counter.cmp(&other.counter));

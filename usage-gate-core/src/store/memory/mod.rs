@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::lease::incarnations::Incarnations;
 use crate::lease::ledger::Ledger;
 use accounts::Accounts;
 use sessions::Sessions;
@@ -39,11 +40,14 @@ pub struct MemoryStore {
 struct Inner {
     clock: Clock,
     ledger: Mutex<Ledger>,
+    incarnations: Mutex<Incarnations>,
     usage: Mutex<Usage>,
     accounts: Mutex<Accounts>,
     sessions: Mutex<Sessions>,
     /// Rings when the feed of changes has grown.
     fed: watch::Sender<()>,
+    /// Rings when leases may have been recalled.
+    recalled: watch::Sender<()>,
 }
 
 impl MemoryStore {
@@ -54,10 +58,12 @@ impl MemoryStore {
             inner: Arc::new(Inner {
                 clock,
                 ledger: Mutex::default(),
+                incarnations: Mutex::default(),
                 usage: Mutex::default(),
                 accounts: Mutex::default(),
                 sessions: Mutex::default(),
                 fed: watch::Sender::new(()),
+                recalled: watch::Sender::new(()),
             }),
         }
     }
@@ -70,6 +76,10 @@ impl MemoryStore {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.inner.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn incarnations(&self) -> MutexGuard<'_, Incarnations> {
+        self.inner.incarnations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept_usage(&self) -> MutexGuard<'_, Usage> {
@@ -141,5 +151,12 @@ mod tests {
         let manual = crate::clock::ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
         let store = MemoryStore::new(manual.clock());
         crate::conformance::quotas::a4_a_debt_of_an_ended_period_counts_in_its_own(&store, &manual).await;
+    }
+
+    #[tokio::test]
+    async fn units_of_the_next_period_are_leased_a_minute_early() {
+        let manual = crate::clock::ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
+        let store = MemoryStore::new(manual.clock());
+        crate::conformance::quotas::a4_units_of_the_next_period_are_leased_a_minute_early(&store, &manual).await;
     }
 }

@@ -1,6 +1,9 @@
 //! Quotas in memory: the ledger behind a lock.
 
+use std::time::Duration;
+
 use super::MemoryStore;
+use crate::store::quotas::RECALLS_LOOKED_FOR;
 use crate::store::{
     CounterId, Durability, LeaseAnswer, LeaseCall, NodeIdentity, OpenLease, QuotaPromises, QuotaStore, StoreError,
     WindowQuery, WindowState,
@@ -19,8 +22,14 @@ impl QuotaStore for MemoryStore {
     }
 
     async fn lease(&self, call: &LeaseCall) -> Result<LeaseAnswer, StoreError> {
-        let mut ledger = self.ledger();
-        ledger.lease(call, self.inner.clock.wall()).map_err(|_| StoreError::superseded("lease units"))
+        let answer = {
+            let mut ledger = self.ledger();
+            ledger.lease(call, self.inner.clock.wall()).map_err(|_| StoreError::superseded("lease units"))?
+        };
+        if answer.grants.iter().zip(&call.requests).any(|(grant, request)| grant.units < request.needed) {
+            self.inner.recalled.send_replace(());
+        }
+        Ok(answer)
     }
 
     async fn windows(&self, queries: &[WindowQuery]) -> Result<Vec<WindowState>, StoreError> {
@@ -29,5 +38,17 @@ impl QuotaStore for MemoryStore {
 
     async fn subjects(&self, template: &WindowQuery, most: usize) -> Result<Vec<(CounterId, WindowState)>, StoreError> {
         Ok(self.ledger().subjects(template, most, self.inner.clock.wall()))
+    }
+
+    async fn recalls(&self) -> Result<(), StoreError> {
+        let mut recalled = self.inner.recalled.subscribe();
+        // Either way it is time to look: the sender lives as long as the store.
+        let _ = tokio::time::timeout(RECALLS_LOOKED_FOR, recalled.changed()).await;
+        Ok(())
+    }
+
+    async fn incarnation_age(&self, incarnation: &str) -> Result<Duration, StoreError> {
+        let mut incarnations = self.incarnations();
+        Ok(incarnations.age(incarnation, self.inner.clock.wall()))
     }
 }

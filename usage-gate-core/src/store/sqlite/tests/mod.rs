@@ -84,6 +84,13 @@ async fn a4_a_debt_of_an_ended_period_counts_in_its_own() {
 }
 
 #[tokio::test]
+async fn a4_units_of_the_next_period_are_leased_a_minute_early() {
+    let (folder, manual) = (Folder::new(), manual());
+    let store = at(&folder, &manual).await;
+    conformance::quotas::a4_units_of_the_next_period_are_leased_a_minute_early(&store, &manual).await;
+}
+
+#[tokio::test]
 async fn after_a_checkpoint_the_file_alone_is_the_whole_database() {
     let (store, folder) = fresh().await;
     let sink: &dyn crate::store::UsageSink = &store;
