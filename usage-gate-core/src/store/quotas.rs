@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::{AddrParseError, IpAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,39 @@ pub enum Subject {
     Key(KeyId),
     /// One client address's; IPv6 cut to its /64.
     Ip(IpAddr),
+}
+
+impl fmt::Display for Subject {
+    /// A stable text, unique in a tenant's limit, for stores that keep it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tenant => f.write_str("tenant"),
+            Self::User(Some(user)) => write!(f, "{user}"),
+            Self::User(None) => f.write_str("user:none"),
+            Self::Key(key) => write!(f, "{key}"),
+            Self::Ip(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = AddrParseError;
+
+    /// Reads that text.
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        match text {
+            "tenant" => return Ok(Self::Tenant),
+            "user:none" => return Ok(Self::User(None)),
+            _ => {}
+        }
+        if let Ok(user) = text.parse() {
+            return Ok(Self::User(Some(user)));
+        }
+        if let Ok(key) = text.parse() {
+            return Ok(Self::Key(key));
+        }
+        text.parse().map(Self::Ip)
+    }
 }
 
 /// What a quota is counted under. It does not name the plan or its version: use is kept when limits change.
@@ -43,11 +77,8 @@ impl fmt::Display for CounterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}/{}/", self.tenant, self.limit, self.meter, self.per.as_str())?;
         match self.subject {
-            Subject::Tenant => f.write_str("tenant"),
-            Subject::User(Some(user)) => write!(f, "{user}"),
-            Subject::User(None) => f.write_str("user:none"),
-            Subject::Key(key) => write!(f, "{key}"),
             Subject::Ip(address) => write!(f, "ip:{address}"),
+            subject => write!(f, "{subject}"),
         }
     }
 }

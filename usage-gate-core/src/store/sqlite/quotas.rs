@@ -1,6 +1,6 @@
 //! Quotas in SQLite: rows are read, [`WindowRow`] decides, rows are written. In one transaction, in the order of the ledger.
 
-use std::net::IpAddr;
+use std::net::AddrParseError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -349,7 +349,7 @@ fn create(
             &*counter.limit,
             &*counter.meter,
             counter.per.as_str(),
-            subject_text(counter.subject),
+            counter.subject.to_string(),
             to_column(window.cap),
             window.cap_version,
             to_column(window.ceiling),
@@ -478,30 +478,8 @@ fn subjects(
     found.collect()
 }
 
-fn subject_text(subject: Subject) -> String {
-    match subject {
-        Subject::Tenant => "tenant".to_owned(),
-        Subject::User(Some(user)) => user.to_string(),
-        Subject::User(None) => "user:none".to_owned(),
-        Subject::Key(key) => key.to_string(),
-        Subject::Ip(address) => address.to_string(),
-    }
-}
-
 fn subject(row: &Row<'_>, at: usize) -> rusqlite::Result<Subject> {
-    let text: Arc<str> = row.get(at)?;
-    match &*text {
-        "tenant" => return Ok(Subject::Tenant),
-        "user:none" => return Ok(Subject::User(None)),
-        _ => {}
-    }
-    if let Ok(user) = text.parse() {
-        return Ok(Subject::User(Some(user)));
-    }
-    if let Ok(key) = text.parse() {
-        return Ok(Subject::Key(key));
-    }
-    text.parse::<IpAddr>().map(Subject::Ip).map_err(|error| unreadable(at, error))
+    row.get::<_, Arc<str>>(at)?.parse().map_err(|error: AddrParseError| unreadable(at, error))
 }
 
 /// Forgets some of what nobody will ask for again, as the ledger does.
