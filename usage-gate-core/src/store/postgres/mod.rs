@@ -6,14 +6,18 @@
 
 mod connect;
 mod fault;
+mod ledger_call;
 mod migrate;
+mod quotas;
 mod value;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Pool};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::store::StoreError;
@@ -66,8 +70,15 @@ impl PostgresOptions {
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
         const WHAT: &str = "open the database";
         let pool = connect::pool(&self.url, self.connections, self.call_timeout)?;
-        let store =
-            PostgresStore { inner: Arc::new(Inner { pool, clock: self.clock, call_timeout: self.call_timeout }) };
+        let store = PostgresStore {
+            inner: Arc::new(Inner {
+                pool,
+                clock: self.clock,
+                call_timeout: self.call_timeout,
+                ahead: AtomicI64::new(0),
+                recalled: watch::Sender::new(()),
+            }),
+        };
         let mut client = store.client(WHAT).await?;
         migrate::migrate(&mut client, self.migrate).await.map_err(|fault| fault.into_store(WHAT))?;
         Ok(store)
@@ -92,6 +103,10 @@ struct Inner {
     /// The server's without.
     clock: Option<Clock>,
     call_timeout: Duration,
+    /// Microseconds by which the server's clock was ahead of ours at its last answer.
+    ahead: AtomicI64,
+    /// Rings when leases may have been recalled.
+    recalled: watch::Sender<()>,
 }
 
 impl PostgresStore {
