@@ -3,6 +3,7 @@
 use super::quotas::{calendar, counter, next_life, node};
 use crate::clock::{Clock, ManualClock};
 use crate::model::{KeyId, Per};
+use crate::period::{AnchorDay, Calendar, Zone};
 use crate::store::{
     CounterId, LeaseAnswer, LeaseCall, LeaseDebt, LeaseId, LeaseReport, LeaseRequest, MemoryStore, NodeIdentity,
     QuotaStore, Subject, WindowQuery,
@@ -121,6 +122,8 @@ const COUNTERS: usize = 5;
 struct Walk {
     state: u64,
     counters: Vec<CounterId>,
+    /// Of each counter: one is changed at the end of the month in which the walk begins.
+    calendars: Vec<Calendar>,
     /// The latest life of each node.
     nodes: Vec<NodeIdentity>,
     former: Vec<NodeIdentity>,
@@ -142,10 +145,19 @@ impl Walk {
             CounterId { per: Per::Day, ..base.clone() },
             CounterId { per: Per::Hour, ..base },
         ];
+        let zone = |name: &str| name.parse::<Zone>().expect("a zone of the database");
+        let late = AnchorDay::new(31).expect("a day of the month");
+        let calendars = vec![
+            Calendar::new(zone("Asia/Kolkata"), late),
+            calendar().changed(zone("Asia/Tokyo"), AnchorDay::FIRST, clock.wall()),
+            calendar(),
+            Calendar::new(zone("America/New_York"), AnchorDay::FIRST),
+            calendar(),
+        ];
         let nodes = ["a", "b", "c"].map(node).to_vec();
         let caps = vec![100; COUNTERS];
         let (former, leases, debts, calls) = (vec![], vec![], vec![], vec![]);
-        Self { state: seed, counters, nodes, former, leases, debts, calls, clock, version: 1, caps }
+        Self { state: seed, counters, calendars, nodes, former, leases, debts, calls, clock, version: 1, caps }
     }
 
     /// SplitMix64.
@@ -177,7 +189,7 @@ impl Walk {
     }
 
     fn query_of(&self, at: usize) -> WindowQuery {
-        WindowQuery { counter: self.counters[at].clone(), calendar: calendar(), cap: self.caps[at] }
+        WindowQuery { counter: self.counters[at].clone(), calendar: self.calendars[at].clone(), cap: self.caps[at] }
     }
 
     fn query(&mut self) -> WindowQuery {
@@ -218,7 +230,7 @@ impl Walk {
                 let counter = self.counters[at].clone();
                 let debt = LeaseDebt {
                     lease: LeaseId::generate_debt(),
-                    period: calendar().period(counter.per, self.clock.wall().plus_micros(-ago)),
+                    period: self.calendars[at].period(counter.per, self.clock.wall().plus_micros(-ago)),
                     counter,
                     cap: self.caps[at],
                     cap_version: if self.below(2) == 0 { 0 } else { self.version },
@@ -240,7 +252,7 @@ impl Walk {
         LeaseRequest {
             lease: LeaseId::generate(),
             counter: self.counters[at].clone(),
-            calendar: calendar(),
+            calendar: self.calendars[at].clone(),
             cap: if older == 1 { 1_000 } else { self.caps[at] },
             cap_version: self.version - older.min(self.version),
             want: self.below(40),

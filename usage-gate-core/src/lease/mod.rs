@@ -3,7 +3,8 @@
 //! A node never asks "may I?" per request. It leases units, debited at the authority before use, and spends them from
 //! memory. `ledger` is the authority's rule (and specification) over the numbers of a `window`, `bucket` the rate's; `entry` is what a request spends from, on a word (`left`) of the
 //! `table` (`slot` says what is where) that outlives the process; `counter` joins them per counter, with what is `owed`, `driver` talks to the authority. At the start
-//! `forfeit` compares the table with the records of a dead life, `inherit` with what the authority has open.
+//! `forfeit` compares the table with the records of a dead life, `inherit` with what the authority has open. `incarnations` is what the authority remembers of
+//! rate stores.
 
 mod bucket;
 mod counter;

@@ -4,6 +4,9 @@
 --
 -- Order of locks, the same in every function, so that calls of several nodes wait for each other and never in a circle: the node's row, its own leases, windows by
 -- counter and start, debts.
+--
+-- A plan is made when a table is small and kept while it grows, so that a guess of the planner can cost everybody. Nothing here leaves it a choice: a row is found by
+-- the whole key of the one index that has it, and no other index has the same columns. What is asked of many rows is asked in a loop, or fenced by OFFSET 0.
 
 -- The latest life of each node. Lives are counted over all of them, in the order in which they are committed.
 CREATE TABLE node (
@@ -42,8 +45,9 @@ CREATE TABLE quota_window (
     CONSTRAINT a1 CHECK (granted - ceiling <= overrun)
 ) WITH (fillfactor = 50);
 
-CREATE INDEX quota_window_subjects ON quota_window (tenant, limit_name, meter, per, period_start);
-CREATE INDEX quota_window_end ON quota_window (period_end, counter, period_start);
+-- The minus, because a search by counter and start must not take this one.
+CREATE INDEX quota_window_subjects ON quota_window (tenant, limit_name, meter, per, (-period_start));
+CREATE INDEX quota_window_end ON quota_window (period_end);
 
 CREATE TABLE lease (
     lease_id     uuid PRIMARY KEY,
@@ -59,7 +63,7 @@ CREATE TABLE lease (
 ) WITH (fillfactor = 70);
 
 CREATE INDEX lease_window ON lease (counter, period_start, closed_at);
-CREATE INDEX lease_open_of_node ON lease (node, lease_id) WHERE closed_at IS NULL;
+CREATE INDEX lease_open_of_node ON lease ((CASE WHEN closed_at IS NULL THEN node END));
 CREATE INDEX lease_closed ON lease (closed_at, lease_id) WHERE closed_at IS NOT NULL;
 
 -- Open leases that their holders are asked to give back. A table of its own, because rows of leases are written by their holders only: who recalls would wait for
@@ -98,7 +102,7 @@ CREATE TABLE debt (
     PRIMARY KEY (counter_tag, period_start, lease_tag)
 );
 
-CREATE INDEX debt_told ON debt (told_at, counter_tag, period_start, lease_tag);
+CREATE INDEX debt_told ON debt (told_at);
 
 -- When an incarnation of a rate store was first seen.
 CREATE TABLE incarnation (
@@ -220,6 +224,7 @@ RETURNS TABLE (lease_id uuid, size int8, used int8, period_start int8, period_en
 DECLARE
     c_most CONSTANT int8 := 9223372036854775807;
     v_former node;
+    v_place record;
     v_now int8;
 BEGIN
     -- `usaglif` in ASCII. Lives are committed in the order of their numbers: a window that was healed in the last one has seen all of them.
@@ -228,12 +233,12 @@ BEGIN
     SELECT * INTO v_former FROM node WHERE node = p_node FOR UPDATE;
     IF v_former.boot IS DISTINCT FROM p_boot THEN
         IF v_former.table_id = p_table THEN
-            UPDATE lease SET boot = p_boot WHERE node = p_node AND closed_at IS NULL;
+            UPDATE lease AS l SET boot = p_boot WHERE CASE WHEN l.closed_at IS NULL THEN l.node END = p_node;
         ELSE
             -- A6: what was left of them nobody knows. They are closed with their size, or the use that was reported if that is more.
-            PERFORM 1 FROM quota_window AS w
-            WHERE (w.counter, w.period_start) IN (SELECT l.counter, l.period_start FROM lease AS l WHERE l.node = p_node AND l.closed_at IS NULL)
-            ORDER BY w.counter, w.period_start FOR NO KEY UPDATE;
+            FOR v_place IN SELECT DISTINCT l.counter, l.period_start FROM lease AS l WHERE CASE WHEN l.closed_at IS NULL THEN l.node END = p_node ORDER BY 1, 2 LOOP
+                PERFORM 1 FROM quota_window AS w WHERE w.counter = v_place.counter AND w.period_start = v_place.period_start FOR NO KEY UPDATE;
+            END LOOP;
             v_now := usage_gate_now(p_clock);
             UPDATE quota_window AS w SET
                 granted = w.granted + least(ended.debt, c_most - w.granted)::int8,
@@ -243,10 +248,10 @@ BEGIN
             FROM (
                 SELECT l.counter, l.period_start, sum(l.size) AS size, sum(greatest(l.used - l.size, 0)) AS debt,
                        sum(greatest(l.size - l.used, 0)) AS unknown
-                FROM lease AS l WHERE l.node = p_node AND l.closed_at IS NULL GROUP BY l.counter, l.period_start
+                FROM lease AS l WHERE CASE WHEN l.closed_at IS NULL THEN l.node END = p_node GROUP BY l.counter, l.period_start
             ) AS ended
             WHERE w.counter = ended.counter AND w.period_start = ended.period_start;
-            UPDATE lease AS l SET used = greatest(l.size, l.used), closed_at = v_now WHERE l.node = p_node AND l.closed_at IS NULL;
+            UPDATE lease AS l SET used = greatest(l.size, l.used), closed_at = v_now WHERE CASE WHEN l.closed_at IS NULL THEN l.node END = p_node;
             DELETE FROM lease_recall AS r WHERE r.node = p_node;
         END IF;
         INSERT INTO node (node, boot, table_id, life)
@@ -256,7 +261,7 @@ BEGIN
     RETURN QUERY
         SELECT l.lease_id, l.size, l.used, w.period_start, w.period_end
         FROM lease AS l JOIN quota_window AS w USING (counter, period_start)
-        WHERE l.node = p_node AND l.closed_at IS NULL ORDER BY l.lease_id;
+        WHERE CASE WHEN l.closed_at IS NULL THEN l.node END = p_node ORDER BY l.lease_id;
 END $$;
 
 -- `Ledger::lease`: everything a node tells and asks. Debts (d_) and requests (q_) name their counter by its place among the counters (c_). `q_starts` and `q_ends`
@@ -275,8 +280,7 @@ CREATE FUNCTION usage_gate_lease(
     OUT a_now int8, OUT a_active_nodes int8, OUT a_recalled uuid[], OUT a_units int8[],
     OUT a_starts int8[], OUT a_ends int8[], OUT a_caps int8[], OUT a_granted int8[], OUT a_used text[]
 ) LANGUAGE plpgsql
--- Tables that were never analysed look as if they could be read whole.
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     c_most CONSTANT int8 := 9223372036854775807;
@@ -286,6 +290,7 @@ DECLARE
     v_life int8;
     v_counters text[] := '{}';
     v_places int8[] := '{}';
+    place record;
     told record;
     asked record;
     w quota_window;
@@ -301,50 +306,45 @@ BEGIN
     END IF;
 
     -- 2. Reports raise what is known of open leases of this node (A5: of no other).
-    IF cardinality(r_lease) > 0 THEN
-        UPDATE lease SET used = report.used
-        FROM (SELECT id, max(u) AS used FROM unnest(r_lease, r_used) AS reports (id, u) GROUP BY id) AS report
-        WHERE lease_id = report.id AND node = p_node AND closed_at IS NULL AND lease.used < report.used;
-    END IF;
+    FOR told IN SELECT r.id, r.used FROM unnest(r_lease, r_used) AS r (id, used) LOOP
+        UPDATE lease SET used = told.used WHERE lease_id = told.id AND node = p_node AND closed_at IS NULL AND used < told.used;
+    END LOOP;
 
     -- All windows that this call may change, made if there are none, and locked in order. A debt that is booked already makes none, nor does a repeated request.
     a_now := usage_gate_now(p_clock);
     SELECT * INTO v_starts, v_ends FROM usage_gate_periods(a_now, q_ahead, q_starts, q_ends);
     IF array_position(v_starts, NULL) IS NOT NULL THEN RETURN; END IF;
-    IF cardinality(d_lease) + cardinality(q_lease) > 0 THEN
-        INSERT INTO quota_window (counter, period_start, period_end, tenant, limit_name, meter, per, subject, cap, cap_version, ceiling)
-        SELECT DISTINCT ON (c.counter COLLATE "C", place.period_start)
-               c.counter, place.period_start, place.period_end, c.tenant, c.limit_name, c.meter, c.per, c.subject, place.cap, place.version, place.cap
+    FOR place IN
+        SELECT DISTINCT ON (p.counter COLLATE "C", p.period_start) p.*
         FROM (
-            SELECT d.counter, d.period_start, d.period_end, d.cap, d.version, d.n, 0 AS kind
-            FROM unnest(d_lease, d_counter, d_start, d_end, d_cap, d_version, d_used) WITH ORDINALITY
-                AS d (lease_tag, counter, period_start, period_end, cap, version, used, n)
-            WHERE d.period_end >= a_now + p_windows_kept AND d.used > coalesce((
-                SELECT booked FROM debt
-                WHERE counter_tag = usage_gate_tag(c_counter[d.counter]) AND debt.period_start = usage_gate_second(d.period_start)
-                  AND debt.lease_tag = d.lease_tag), 0)
+            SELECT l.counter, l.period_start, NULL AS period_end, NULL AS place, NULL AS cap, NULL AS version, false AS new, e.n
+            FROM unnest(e_lease) WITH ORDINALITY AS e (id, n)
+            CROSS JOIN LATERAL (SELECT counter, period_start FROM lease WHERE lease_id = e.id AND node = p_node AND closed_at IS NULL OFFSET 0) AS l
             UNION ALL
-            SELECT q.counter, q.period_start, q.period_end, q.cap, q.version, q.n, 1 AS kind
-            FROM unnest(q_lease, q_counter, v_starts, v_ends, q_cap, q_version) WITH ORDINALITY
-                AS q (lease, counter, period_start, period_end, cap, version, n)
-            WHERE NOT EXISTS (SELECT 1 FROM lease WHERE lease_id = q.lease)
-        ) AS place
-        JOIN unnest(c_counter, c_tenant, c_limit, c_meter, c_per, c_subject) WITH ORDINALITY
-            AS c (counter, tenant, limit_name, meter, per, subject, n) ON c.n = place.counter
-        ORDER BY c.counter COLLATE "C", place.period_start, place.kind, place.n
-        ON CONFLICT DO NOTHING;
-    END IF;
-    IF cardinality(e_lease) + cardinality(d_lease) + cardinality(q_lease) > 0 THEN
-        PERFORM 1 FROM quota_window AS locked
-        WHERE (locked.counter, locked.period_start) IN (
-            SELECT l.counter, l.period_start FROM unnest(e_lease) AS e (id) JOIN lease AS l ON l.lease_id = e.id AND l.node = p_node AND l.closed_at IS NULL
-            UNION
-            SELECT c_counter[d.counter], d.period_start FROM unnest(d_counter, d_start) AS d (counter, period_start)
-            UNION
-            SELECT c_counter[q.counter], q.period_start FROM unnest(q_counter, v_starts) AS q (counter, period_start)
-        )
-        ORDER BY locked.counter, locked.period_start FOR NO KEY UPDATE;
-    END IF;
+            SELECT c_counter[d.place], d.period_start, d.period_end, d.place, d.cap, d.version, d.period_end >= a_now + p_windows_kept AND d.used > coalesce((
+                SELECT booked FROM debt
+                WHERE counter_tag = usage_gate_tag(c_counter[d.place]) AND debt.period_start = usage_gate_second(d.period_start)
+                  AND debt.lease_tag = d.lease_tag), 0), d.n
+            FROM unnest(d_lease, d_counter, d_start, d_end, d_cap, d_version, d_used) WITH ORDINALITY
+                AS d (lease_tag, place, period_start, period_end, cap, version, used, n)
+            UNION ALL
+            -- After the debts.
+            SELECT c_counter[q.place], q.period_start, q.period_end, q.place, q.cap, q.version, (SELECT lease_id FROM lease WHERE lease_id = q.lease) IS NULL,
+                   q.n + cardinality(d_lease)
+            FROM unnest(q_lease, q_counter, v_starts, v_ends, q_cap, q_version) WITH ORDINALITY AS q (lease, place, period_start, period_end, cap, version, n)
+        ) AS p
+        ORDER BY p.counter COLLATE "C", p.period_start, p.new DESC, p.n
+    LOOP
+        PERFORM 1 FROM quota_window WHERE counter = place.counter AND period_start = place.period_start FOR NO KEY UPDATE;
+        IF NOT FOUND AND place.new THEN
+            INSERT INTO quota_window (counter, period_start, period_end, tenant, limit_name, meter, per, subject, cap, cap_version, ceiling)
+            VALUES (place.counter, place.period_start, place.period_end, c_tenant[place.place], c_limit[place.place], c_meter[place.place],
+                    c_per[place.place], c_subject[place.place], place.cap, place.version, place.cap)
+            ON CONFLICT DO NOTHING;
+            -- Somebody else made it meanwhile.
+            PERFORM 1 FROM quota_window WHERE counter = place.counter AND period_start = place.period_start FOR NO KEY UPDATE;
+        END IF;
+    END LOOP;
 
     -- The instant of the call: read while nobody else can change its windows. A period may have ended while it waited for them.
     a_now := usage_gate_now(p_clock);
@@ -453,16 +453,16 @@ BEGIN
     END LOOP;
 
     -- The state after the whole call, also where it asks twice for one counter. What is reported of open leases may sum up to more than a column holds.
-    SELECT coalesce(array_agg(s.period_start ORDER BY place.n), '{}'), coalesce(array_agg(s.period_end ORDER BY place.n), '{}'),
-           coalesce(array_agg(s.cap ORDER BY place.n), '{}'), coalesce(array_agg(s.granted ORDER BY place.n), '{}'),
-           coalesce(array_agg(s.used ORDER BY place.n), '{}')
+    SELECT coalesce(array_agg(s.period_start ORDER BY asked_for.n), '{}'), coalesce(array_agg(s.period_end ORDER BY asked_for.n), '{}'),
+           coalesce(array_agg(s.cap ORDER BY asked_for.n), '{}'), coalesce(array_agg(s.granted ORDER BY asked_for.n), '{}'),
+           coalesce(array_agg(s.used ORDER BY asked_for.n), '{}')
     INTO a_starts, a_ends, a_caps, a_granted, a_used
-    FROM unnest(v_counters, v_places) WITH ORDINALITY AS place (counter, period_start, n)
+    FROM unnest(v_counters, v_places) WITH ORDINALITY AS asked_for (counter, period_start, n)
     JOIN LATERAL (
         SELECT q.period_start, q.period_end, q.cap, q.granted, (q.used_closed + coalesce((
             SELECT sum(l.used) FROM lease AS l
             WHERE l.counter = q.counter AND l.period_start = q.period_start AND l.closed_at IS NULL), 0))::text AS used
-        FROM quota_window AS q WHERE q.counter = place.counter AND q.period_start = place.period_start
+        FROM quota_window AS q WHERE q.counter = asked_for.counter AND q.period_start = asked_for.period_start OFFSET 0
     ) AS s ON true;
     SELECT coalesce(array_agg(lease_id ORDER BY lease_id), '{}') INTO a_recalled FROM lease_recall WHERE node = p_node;
 
@@ -472,21 +472,21 @@ END $$;
 -- `Ledger::forget`: some of what nobody will ask for again. What another call has in hand is passed over: it is not worth waiting for.
 CREATE FUNCTION usage_gate_forget(p_most int8, p_closed_before int8, p_told_before int8, p_ended_before int8) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    DELETE FROM lease WHERE lease_id IN (
-        SELECT lease_id FROM lease WHERE closed_at < p_closed_before ORDER BY closed_at, lease_id LIMIT p_most FOR UPDATE SKIP LOCKED);
-    DELETE FROM debt WHERE (counter_tag, period_start, lease_tag) IN (
-        SELECT counter_tag, period_start, lease_tag FROM debt WHERE told_at < p_told_before
-        ORDER BY told_at, counter_tag, period_start, lease_tag LIMIT p_most FOR UPDATE SKIP LOCKED);
+    DELETE FROM lease WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM lease WHERE closed_at < p_closed_before ORDER BY closed_at, lease_id LIMIT p_most FOR UPDATE SKIP LOCKED));
+    DELETE FROM debt WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM debt WHERE told_at < p_told_before
+        ORDER BY told_at, counter_tag, period_start, lease_tag LIMIT p_most FOR UPDATE SKIP LOCKED));
     -- Leases and all.
-    DELETE FROM quota_window WHERE (counter, period_start) IN (
-        SELECT counter, period_start FROM quota_window WHERE period_end < p_ended_before
-        ORDER BY period_end, counter, period_start LIMIT p_most FOR UPDATE SKIP LOCKED);
+    DELETE FROM quota_window WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM quota_window WHERE period_end < p_ended_before
+        ORDER BY period_end, counter, period_start LIMIT p_most FOR UPDATE SKIP LOCKED));
 END $$;
 
 -- `Ledger::windows`: present use of counters, in the order asked; no cap where nothing has used the window yet. Nulls where the periods do not hold now.
 CREATE FUNCTION usage_gate_windows(p_clock int8, q_counter text[], q_ahead int8[], q_starts int8[], q_ends int8[])
 RETURNS TABLE (at int8, began int8, ends int8, cap int8, granted int8, used text) LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -498,7 +498,7 @@ BEGIN
         SELECT v_now, asked.began, asked.ends, w.cap, w.granted, (w.used_closed + coalesce((
             SELECT sum(l.used) FROM lease AS l WHERE l.counter = w.counter AND l.period_start = w.period_start AND l.closed_at IS NULL), 0))::text
         FROM unnest(q_counter, v_present.a_starts, v_present.a_ends) WITH ORDINALITY AS asked (counter, began, ends, n)
-        LEFT JOIN quota_window AS w ON w.counter = asked.counter AND w.period_start = asked.began
+        LEFT JOIN LATERAL (SELECT * FROM quota_window AS q WHERE q.counter = asked.counter AND q.period_start = asked.began OFFSET 0) AS w ON true
         ORDER BY asked.n;
 END $$;
 
@@ -519,7 +519,7 @@ BEGIN
         FROM (SELECT 1) AS present
         LEFT JOIN LATERAL (
             SELECT * FROM quota_window AS q
-            WHERE q.tenant = p_tenant AND q.limit_name = p_limit AND q.meter = p_meter AND q.per = p_per AND q.period_start = v_present.began
+            WHERE q.tenant = p_tenant AND q.limit_name = p_limit AND q.meter = p_meter AND q.per = p_per AND -q.period_start = -v_present.began
             ORDER BY q.granted DESC, q.counter LIMIT p_most
         ) AS w ON true;
 END $$;
