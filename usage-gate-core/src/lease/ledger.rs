@@ -119,7 +119,14 @@ struct Lease {
     boot: StreamId,
     size: u64,
     used: u64,
-    open: bool,
+    /// Nothing while it is open.
+    closed_at: Option<Timestamp>,
+}
+
+impl Lease {
+    fn is_open_of(&self, node: &str) -> bool {
+        self.closed_at.is_none() && *self.node == *node
+    }
 }
 
 impl Ledger {
@@ -128,7 +135,7 @@ impl Ledger {
     pub(crate) fn register(&mut self, identity: &NodeIdentity, now: Timestamp) -> Vec<OpenLease> {
         let former = self.nodes.get(&*identity.node).copied();
         if former.is_none_or(|former| former.boot != identity.boot) {
-            let of_node = |lease: &Lease| lease.open && *lease.node == *identity.node;
+            let of_node = |lease: &Lease| lease.is_open_of(&identity.node);
             if former.is_some_and(|former| former.table == identity.table) {
                 for lease in self.leases.values_mut().filter(|lease| of_node(lease)) {
                     lease.boot = identity.boot;
@@ -147,7 +154,7 @@ impl Ledger {
 
     /// Open leases of a node, by id.
     fn open_of(&self, node: &str) -> Vec<OpenLease> {
-        let open = self.leases.iter().filter(|(_, lease)| lease.open && *lease.node == *node);
+        let open = self.leases.iter().filter(|(_, lease)| lease.is_open_of(node));
         let mut open: Vec<OpenLease> = open
             .filter_map(|(id, lease)| {
                 let period = self.window(&lease.counter, lease.start)?.row.period;
@@ -285,7 +292,7 @@ impl Ledger {
 
     /// Whether this node has the lease open. A5: what is said of any other changes nothing.
     fn is_open_of(&self, lease: LeaseId, node: &str) -> bool {
-        self.leases.get(&lease).is_some_and(|lease| lease.open && *lease.node == *node)
+        self.leases.get(&lease).is_some_and(|lease| lease.is_open_of(node))
     }
 
     /// Raises what is known of an open lease of this node.
@@ -307,7 +314,7 @@ impl Ledger {
         let window = self.windows.get_mut(&lease.counter).and_then(|starts| starts.get_mut(&lease.start));
         let Some(window) = window else { return };
         lease.used = book(&mut window.row, lease);
-        lease.open = false;
+        lease.closed_at = Some(now);
         window.open.remove(&id);
         window.closed.insert(id);
         self.recalled.remove(&(Arc::clone(&lease.node), id));
@@ -371,7 +378,7 @@ impl Ledger {
                     boot,
                     size: units,
                     used: 0,
-                    open: true,
+                    closed_at: None,
                 },
             );
         }
@@ -441,8 +448,11 @@ impl Ledger {
             let Some(starts) = self.windows.get_mut(&counter) else { continue };
             if let Some(window) = starts.remove(&start) {
                 for id in window.open.iter().chain(&window.closed) {
-                    if let Some(lease) = self.leases.remove(id) {
-                        self.recalled.remove(&(lease.node, *id));
+                    let Some(lease) = self.leases.remove(id) else { continue };
+                    self.recalled.remove(&(lease.node, *id));
+                    // Left there, it would forget an open lease of this id, which a call that is repeated now asks for anew.
+                    if let Some(at) = lease.closed_at {
+                        self.closed.remove(&(at, *id));
                     }
                 }
             }
@@ -456,49 +466,75 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::period::{AnchorDay, Calendar, Zone};
+
+    const HOUR: i64 = 3_600 * 1_000_000;
+
+    fn node() -> NodeIdentity {
+        NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() }
+    }
+
+    fn daily() -> LeaseRequest {
+        LeaseRequest {
+            lease: LeaseId::generate(),
+            counter: CounterId {
+                tenant: crate::model::TenantId::generate(),
+                subject: crate::store::Subject::Tenant,
+                limit: "daily".into(),
+                meter: "requests".into(),
+                per: crate::model::Per::Day,
+            },
+            calendar: Calendar::new(Zone::UTC, AnchorDay::FIRST),
+            cap: 1_000,
+            cap_version: 1,
+            want: 1,
+            beyond_cap: false,
+            early: false,
+            needed: 0,
+        }
+    }
+
+    fn call(node: &NodeIdentity, requests: Vec<LeaseRequest>) -> LeaseCall {
+        LeaseCall { node: node.clone(), reports: vec![], returns: vec![], debts: vec![], requests }
+    }
+
+    #[test]
+    fn a2_a_lease_that_is_asked_for_again_after_all_is_open() {
+        let (mut ledger, node, request) = (Ledger::default(), node(), daily());
+        let mut now = Timestamp::from_micros(0);
+        ledger.register(&node, now);
+        ledger.lease(&call(&node, vec![request.clone()]), now).unwrap();
+        // Given back so late that its window goes with it; then the first call is repeated.
+        now = now.plus_micros(500 * 24 * HOUR);
+        let returns = vec![LeaseReport { lease: request.lease, used: 1 }];
+        ledger.lease(&LeaseCall { returns, ..call(&node, vec![]) }, now).unwrap();
+        ledger.lease(&call(&node, vec![request.clone()]), now).unwrap();
+        ledger.lease(&call(&node, vec![]), now.plus_micros(2 * HOUR)).unwrap();
+        ledger.check();
+        assert_eq!(ledger.register(&node, now)[0].lease, request.lease);
+    }
 
     #[test]
     fn what_is_kept_stays_bounded() {
-        let mut ledger = Ledger::default();
-        let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
-        let counter = CounterId {
-            tenant: crate::model::TenantId::generate(),
-            subject: crate::store::Subject::Tenant,
-            limit: "daily".into(),
-            meter: "requests".into(),
-            per: crate::model::Per::Day,
-        };
-        let calendar = crate::period::Calendar::new(crate::period::Zone::UTC, crate::period::AnchorDay::FIRST);
+        let (mut ledger, node, first) = (Ledger::default(), node(), daily());
         let mut now = Timestamp::from_micros(0);
         ledger.register(&node, now);
         let mut returns = Vec::new();
         for _ in 0..1_000 {
-            now = now.plus_micros(12 * 3_600 * 1_000_000);
-            let requests: Vec<LeaseRequest> = (0..100)
-                .map(|_| LeaseRequest {
-                    lease: LeaseId::generate(),
-                    counter: counter.clone(),
-                    calendar: calendar.clone(),
-                    cap: 1_000,
-                    cap_version: 1,
-                    want: 1,
-                    beyond_cap: false,
-                    early: false,
-                    needed: 0,
-                })
-                .collect();
+            now = now.plus_micros(12 * HOUR);
+            let another = |_| LeaseRequest { lease: LeaseId::generate(), ..first.clone() };
+            let requests: Vec<LeaseRequest> = (0..100).map(another).collect();
             let debt = |_| LeaseDebt {
                 lease: LeaseId::generate_debt(),
-                counter: counter.clone(),
-                period: calendar.period(counter.per, now),
+                counter: first.counter.clone(),
+                period: first.period(now),
                 cap: 1_000,
                 cap_version: 1,
                 used: 1,
             };
             let debts = (0..100).map(debt).collect();
             let held = requests.iter().map(|request| LeaseReport { lease: request.lease, used: 1 }).collect();
-            let reports = Vec::new();
-            ledger.lease(&LeaseCall { node: node.clone(), reports, returns, debts, requests }, now).unwrap();
+            ledger.lease(&LeaseCall { returns, debts, ..call(&node, requests) }, now).unwrap();
             returns = held;
             ledger.check();
         }
