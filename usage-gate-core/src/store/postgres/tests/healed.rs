@@ -76,51 +76,62 @@ async fn a_window_is_healed_once_a_life_when_it_is_first_touched() {
     assert_eq!(ask(&store, &later, vec![], request(&known, 5)).await, (5, 36));
 }
 
+/// What a window was granted, what was reported and what was recorded of it, and of its debts what is booked and recorded.
+#[derive(Debug)]
+struct Case {
+    granted: u64,
+    reported: u64,
+    recorded: i64,
+    debts: Vec<(i64, i64)>,
+}
+
 #[tokio::test]
 async fn a_window_is_healed_as_the_ledger_says() {
     let (store, client, _database) = store().await;
     let calendar = Calendar::new(Zone::UTC, AnchorDay::FIRST);
     let period = calendar.period(Per::Month, START.parse().unwrap());
     let mut first = node("a");
-    // Granted, reported, recorded in all, and of debts what is booked and recorded.
-    let cases: [(u64, u64, i64, &[(i64, i64)]); 9] = [
-        (40, 0, 0, &[]),
-        (40, 50, 45, &[]),
-        (40, 10, 130, &[]),
-        (10, 0, 30, &[(0, 7), (5, 5), (9, 3)]),
-        (10, 12, 90, &[(0, 7), (0, 80)]),
-        (0, 0, -5, &[(0, 4), (2, -3)]),
-        (10, 0, i64::MAX, &[(0, i64::MAX), (0, i64::MAX)]),
-        (10, 0, i64::MAX, &[(i64::MAX, -i64::MAX)]),
-        (10, 0, i64::MIN, &[(1, i64::MIN), (1, i64::MIN)]),
+    let case =
+        |granted, reported, recorded, debts: &[(i64, i64)]| Case { granted, reported, recorded, debts: debts.to_vec() };
+    let cases = [
+        case(40, 0, 0, &[]),
+        case(40, 50, 45, &[]),
+        case(40, 10, 130, &[]),
+        case(10, 0, 30, &[(0, 7), (5, 5), (9, 3)]),
+        case(10, 12, 90, &[(0, 7), (0, 80)]),
+        case(0, 0, -5, &[(0, 4), (2, -3)]),
+        case(10, 0, i64::MAX, &[(0, i64::MAX), (0, i64::MAX)]),
+        case(10, 0, i64::MAX, &[(i64::MAX, -i64::MAX)]),
+        case(10, 0, i64::MIN, &[(1, i64::MIN), (1, i64::MIN)]),
     ];
-    for (granted, reported, recorded, debts) in cases {
+    for case in cases {
+        let Case { granted, reported, recorded, debts } = &case;
         let counter = counter(Per::Month);
         store.register(&first).await.unwrap();
         // Its window is there before anything is recorded.
-        let wanted = request(&counter, granted);
+        let wanted = request(&counter, *granted);
         let lease = wanted.lease;
         ask(&store, &first, vec![], wanted).await;
-        record_use(&client, &counter, recorded).await;
+        record_use(&client, &counter, *recorded).await;
         for (booked, recorded) in debts {
             record_debt(&client, &counter, *booked, *recorded).await;
         }
         first.boot = StreamId::generate();
         store.register(&first).await.unwrap();
-        let reports = vec![LeaseReport { lease, used: reported }];
+        let reports = vec![LeaseReport { lease, used: *reported }];
         let (_, found) = ask(&store, &first, reports, request(&counter, 0)).await;
 
         let mut row = WindowRow::new(period, 100, 1);
-        row.grant(&request(&counter, granted), 1);
+        row.grant(&request(&counter, *granted), 1);
         let sum = |of: fn(&(i64, i64)) -> i128| debts.iter().map(of).sum::<i128>();
         let missing = sum(|(booked, recorded)| (i128::from(*recorded) - i128::from(*booked)).max(0));
         let missing = u64::try_from(missing).unwrap_or(u64::MAX);
         row.close(0, missing);
         let known =
-            i128::from(recorded) - sum(|(_, recorded)| (*recorded).into()) + sum(|(booked, _)| (*booked).into());
+            i128::from(*recorded) - sum(|(_, recorded)| (*recorded).into()) + sum(|(booked, _)| (*booked).into());
         let known = u64::try_from(known.max(0)).unwrap_or(u64::MAX).saturating_add(missing);
-        row.heal(known, if granted > 0 { reported.saturating_sub(granted) } else { 0 });
-        assert_eq!(found, row.granted, "{granted} {reported} {recorded} {debts:?}");
+        row.heal(known, if *granted > 0 { reported.saturating_sub(*granted) } else { 0 });
+        assert_eq!(found, row.granted, "{case:?}");
         let columns = client
             .query_one(
                 "SELECT granted, used_closed, overrun FROM quota_window WHERE counter = $1",
@@ -129,7 +140,7 @@ async fn a_window_is_healed_as_the_ledger_says() {
             .await
             .unwrap();
         let columns = [0, 1, 2].map(|at| u64::try_from(columns.get::<_, i64>(at)).unwrap());
-        assert_eq!(columns, [row.granted, row.used_closed, row.overrun], "{granted} {reported} {recorded} {debts:?}");
+        assert_eq!(columns, [row.granted, row.used_closed, row.overrun], "{case:?}");
         let not_told = client.query_one("SELECT count(*) FROM debt WHERE recorded > booked", &[]).await.unwrap();
         assert_eq!(not_told.get::<_, i64>(0), 0);
     }
