@@ -17,6 +17,8 @@ mod requests;
 mod sessions;
 mod usage;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod days;
 #[cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
     expect(dead_code, reason = "a store in memory has no schema")

@@ -289,6 +289,12 @@ impl Batch {
     pub fn rollups(&self) -> Vec<(RollupKey, RollupDelta)> {
         crate::flush::rollup(self)
     }
+
+    /// Rows of each kind that taking it in forgets at most: more than it adds, so that what is kept stays bounded.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) const fn forgotten_at_most(&self) -> usize {
+        self.records.len().saturating_mul(2).saturating_add(64)
+    }
 }
 
 /// Takes usage in.

@@ -13,7 +13,7 @@ use crate::model::{
 use crate::period::{AnchorDay, Calendar, Period, Zone, bucket_start};
 use crate::store::migrate::Migration;
 use crate::store::sqlite::SqliteStore;
-use crate::store::sqlite::days::Part;
+use crate::store::days::Part;
 use crate::store::sqlite::reader::answer;
 use crate::store::{
     AccountStore, AuditQuery, Batch, Change, Dimension, Measured, MemoryStore, Outcome, RefusalSum, UnitTotals,
