@@ -7,8 +7,10 @@ use super::fault::Fault;
 use crate::store::StoreError;
 use crate::store::migrate::{Applied, Migration, next};
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
+    Migration { version: 2, name: "quotas", sql: include_str!("migrations/0002_quotas.sql") },
+];
 
 /// Any number that nobody else takes: `usagegat` in ASCII.
 const LOCK: i64 = 0x7573_6167_6567_6174;
