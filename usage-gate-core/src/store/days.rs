@@ -42,6 +42,12 @@ impl TenantDays {
         Self { stored: zones.len(), zones, newest, calendar, last: None }
     }
 
+    /// Tells the newest bucket later: it matters only where [`other_zone`](Self::other_zone) names one.
+    #[cfg(feature = "postgres")]
+    pub(crate) const fn know_newest(&mut self, newest: Option<Timestamp>) {
+        self.newest = newest;
+    }
+
     /// The day of a bucket; `None` if it counts in hours alone.
     pub(crate) fn of(&mut self, bucket: Timestamp) -> Option<Timestamp> {
         if let Some((known, day)) = self.last

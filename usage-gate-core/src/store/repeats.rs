@@ -40,6 +40,12 @@ fn tag_of(record: &UsageRecord) -> Option<u128> {
     record.retry.filter(|_| matches!(record.outcome, Outcome::Billed | Outcome::Aborted))
 }
 
+/// Every tag of a batch that [`make_free`] asks for and keeps, in order: for stores that ask for all at once.
+#[cfg(feature = "postgres")]
+pub(crate) fn tags(batch: &Batch) -> std::collections::BTreeSet<u128> {
+    batch.records.iter().filter_map(tag_of).collect()
+}
+
 /// Makes the repeats of a batch free, and gives their places. `known` tells what is kept of a tag, `keep` what is to be kept from now on.
 pub(crate) fn make_free<E>(
     batch: &mut Batch,

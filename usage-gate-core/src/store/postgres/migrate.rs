@@ -7,9 +7,10 @@ use super::fault::Fault;
 use crate::store::StoreError;
 use crate::store::migrate::{Applied, Migration, next};
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
     Migration { version: 2, name: "quotas", sql: include_str!("migrations/0002_quotas.sql") },
+    Migration { version: 3, name: "usage", sql: include_str!("migrations/0003_usage.sql") },
 ];
 
 /// Any number that nobody else takes: `usagegat` in ASCII.

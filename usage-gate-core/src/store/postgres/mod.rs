@@ -4,9 +4,19 @@
 //! What requests wait for is one statement: a call of a function of the schema, which commits by itself. A node that stops in the middle of a transaction
 //! would keep its locks until a time-out; one that stops in the middle of a statement keeps nothing.
 
+mod audit;
 mod connect;
+mod days;
+mod digests;
 mod fault;
 mod migrate;
+mod months;
+mod quota_use;
+mod reader;
+mod repeats;
+mod requests;
+mod rollups;
+mod usage;
 mod value;
 
 use std::fmt;
@@ -66,8 +76,8 @@ impl PostgresOptions {
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
         const WHAT: &str = "open the database";
         let pool = connect::pool(&self.url, self.connections, self.call_timeout)?;
-        let store =
-            PostgresStore { inner: Arc::new(Inner { pool, clock: self.clock, call_timeout: self.call_timeout }) };
+        let (clock, call_timeout, months) = (self.clock, self.call_timeout, months::Months::default());
+        let store = PostgresStore { inner: Arc::new(Inner { pool, clock, call_timeout, months }) };
         let mut client = store.client(WHAT).await?;
         migrate::migrate(&mut client, self.migrate).await.map_err(|fault| fault.into_store(WHAT))?;
         Ok(store)
@@ -92,6 +102,7 @@ struct Inner {
     /// The server's without.
     clock: Option<Clock>,
     call_timeout: Duration,
+    months: months::Months,
 }
 
 impl PostgresStore {

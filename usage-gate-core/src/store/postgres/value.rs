@@ -3,13 +3,42 @@
 use std::error::Error;
 use std::str::FromStr;
 
+use bytes::{BufMut, BytesMut};
 use serde::de::IntoDeserializer;
 use serde::de::value::StrDeserializer;
 use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 use super::fault::Fault;
 use crate::model::Timestamp;
 use crate::store::StoreError;
+
+/// The number of an id as `uuid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Id(pub(super) u128);
+
+impl ToSql for Id {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.put_u128(self.0);
+        Ok(IsNull::No)
+    }
+
+    accepts!(UUID);
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Id {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(u128::from_be_bytes(raw.try_into()?)))
+    }
+
+    accepts!(UUID);
+}
+
+/// An id's number.
+pub(super) fn id(row: &Row, at: usize) -> Result<u128, Fault> {
+    Ok(row.try_get::<_, Id>(at)?.0)
+}
 
 /// Units or a count as a column; what is larger than a column holds becomes the largest.
 pub(super) fn to_column(units: u64) -> i64 {

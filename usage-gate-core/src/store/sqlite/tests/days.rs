@@ -11,9 +11,9 @@ use crate::model::{
     Environment, KeyId, MeterIndex, Meters, Per, RequestId, StreamId, Tenant, TenantId, Timestamp, UserId,
 };
 use crate::period::{AnchorDay, Calendar, Period, Zone, bucket_start};
+use crate::store::days::Part;
 use crate::store::migrate::Migration;
 use crate::store::sqlite::SqliteStore;
-use crate::store::days::Part;
 use crate::store::sqlite::reader::answer;
 use crate::store::{
     AccountStore, AuditQuery, Batch, Change, Dimension, Measured, MemoryStore, Outcome, RefusalSum, UnitTotals,
