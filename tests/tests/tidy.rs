@@ -68,6 +68,7 @@ fn pure_files_have_no_async_no_io_and_no_clock() {
         "lease/left.rs",
         "lease/slot.rs",
         "flush/rollup.rs",
+        "store/days.rs",
         "store/repeats.rs",
         "store/request_block.rs",
         "store/request_log.rs",

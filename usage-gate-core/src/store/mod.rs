@@ -61,3 +61,6 @@ pub use usage::{
     Batch, CounterTag, Measured, Outcome, QuotaUse, RefusalSum, RollupDelta, RollupKey, UnitTotals, UsageRecord,
     UsageSink,
 };
+
+#[cfg(all(test, any(feature = "sqlite", feature = "postgres")))]
+mod day_walk;

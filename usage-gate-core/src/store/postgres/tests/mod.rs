@@ -1,5 +1,6 @@
 //! The suites, and what is PostgreSQL's own. The server is that of `DATABASE_URL` (`tests/with-servers` starts one); every test has a database of its own.
 
+mod days;
 mod usage;
 
 use tokio_postgres::NoTls;
