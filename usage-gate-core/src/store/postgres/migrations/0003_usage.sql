@@ -54,8 +54,9 @@ BEGIN
     FOREACH parent IN ARRAY ARRAY['rollup_hour', 'rollup_day'] LOOP
         part := parent || to_char(month, '_YYYY_MM');
         CONTINUE WHEN EXISTS (SELECT FROM pg_inherits WHERE inhparent = parent::regclass AND inhrelid = to_regclass(part));
-        -- Sums grow in place: free room in each page lets them do so without a new entry in the index.
-        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL) WITH (fillfactor = 70)', part, parent);
+        -- Sums grow in place: with room in each page for a second version of all its rows they do so without a new entry in the index, however many of them
+        -- one batch touches. With less room the table gets larger, not smaller.
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL) WITH (fillfactor = 45)', part, parent);
         EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', parent, part, first, next);
     END LOOP;
 END
@@ -67,7 +68,7 @@ CREATE TABLE repeats (
     tag  uuid PRIMARY KEY,
     at   int8 NOT NULL,
     free int2 NOT NULL
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 45);
 
 CREATE INDEX repeats_at ON repeats (at);
 
@@ -103,7 +104,7 @@ CREATE TABLE digest_total (
     units    int8 NOT NULL,
     requests int8 NOT NULL,
     PRIMARY KEY (stream, segment, tenant, bucket, meter, outcome)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 45);
 
 -- The request log: many requests of one tenant a row, in a coding of our own. The newest and the oldest of a row are of one quarter of an hour.
 CREATE TABLE request_block (
