@@ -62,5 +62,6 @@ pub use usage::{
     UsageSink,
 };
 
-#[cfg(all(test, any(feature = "sqlite", feature = "postgres")))]
+#[cfg(test)]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod day_walk;

@@ -16,12 +16,13 @@ use crate::store::{Batch, MemoryStore, UsagePage, UsageQuery, UsageReader, Usage
 use tokio_postgres::types::Type;
 
 /// Keeps the tenant with a calendar.
-async fn keep(store: &PostgresStore, id: TenantId, calendar: &Calendar) {
+pub(super) async fn keep(store: &PostgresStore, id: TenantId, calendar: &Calendar) {
     let (zone, anchor) = (calendar.zone.name(), i16::from(calendar.anchor.get()));
     let next = calendar.next.as_ref();
     let (next_zone, next_anchor) = (next.map(|next| next.0.name()), next.map(|next| i16::from(next.1.get())));
     let (next_at, since) = (next.map(|next| next.2.as_micros()), calendar.since.map(Timestamp::as_micros));
     let client = store.client("test").await.unwrap();
+    client.batch_execute("INSERT INTO plan VALUES ('p', 1, '{}') ON CONFLICT DO NOTHING").await.unwrap();
     client
         .execute_typed(
             "INSERT INTO tenant (id, name, status, plan, plan_version, zone, anchor, next_zone, next_anchor, next_at, since, metadata, created_at)
@@ -55,7 +56,7 @@ async fn by_hours(store: &PostgresStore, query: &UsageQuery) -> UsagePage {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
     fn days_answer_as_hours_and_as_memory_do(steps in steps(), questions in prop::collection::vec(question(), 40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

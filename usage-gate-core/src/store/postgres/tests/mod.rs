@@ -1,6 +1,8 @@
 //! The suites, and what is PostgreSQL's own. The server is that of `DATABASE_URL` (`tests/with-servers` starts one); every test has a database of its own.
 
 mod days;
+mod many_nodes;
+mod proved;
 mod usage;
 
 use tokio_postgres::NoTls;
