@@ -7,6 +7,7 @@ use deadpool_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::fault::Fault;
+use super::usage::begin;
 use crate::model::{Per, Timestamp};
 use crate::period::{AnchorDay, Calendar, Zone};
 
@@ -22,9 +23,15 @@ pub(super) struct Months {
 impl Months {
     /// Makes what is missing for these buckets and their days, in transactions of their own: whoever makes a partition holds no other lock, and
     /// others need not wait for a batch.
-    pub(super) async fn make(&self, client: &Client, buckets: impl Iterator<Item = Timestamp>) -> Result<(), Fault> {
+    pub(super) async fn make(
+        &self,
+        client: &mut Client,
+        buckets: impl Iterator<Item = Timestamp>,
+    ) -> Result<(), Fault> {
         for month in self.missing(buckets) {
-            client.query_typed("SELECT usage_gate_partition($1)", &[(&month.as_micros(), Type::INT8)]).await?;
+            let step = begin(client).await?;
+            step.query_typed("SELECT usage_gate_partition($1)", &[(&month.as_micros(), Type::INT8)]).await?;
+            step.commit().await?;
             self.known().insert(month);
         }
         Ok(())

@@ -42,7 +42,15 @@ async fn usage(client: &mut Client, query: &UsageQuery) -> Result<UsagePage, Fau
     let step = snapshot(client).await?;
     let (complete_through, parts, meters) =
         tokio::try_join!(biased; complete_through(&step), parts(&step, query), meters(&step, query))?;
+    if asks_for_nothing(query) {
+        return Ok(fold(query, [], complete_through));
+    }
     answer(&step, query, &parts, meters.as_deref(), complete_through).await
+}
+
+/// Whether a name is asked for that no text of the server can be.
+fn asks_for_nothing(query: &UsageQuery) -> bool {
+    [&query.meter, &query.route, &query.outcome].into_iter().flatten().any(|name| name.contains('\0'))
 }
 
 /// Answers from these parts of the period.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use deadpool_postgres::{Client, Transaction};
+use tokio_postgres::IsolationLevel;
 use tokio_postgres::types::Type;
 
 use super::days::{self, ZonesLock};
@@ -51,7 +52,7 @@ impl PostgresStore {
         self.inner.months.make(client, buckets.iter().map(|(_, bucket)| *bucket)).await?;
         // A zone begins hardly ever: then once more, while nobody else adds usage.
         for lock in [ZonesLock::Shared, ZonesLock::Alone] {
-            let step = client.transaction().await?;
+            let step = begin(client).await?;
             if let Some(before) = Before::read(&step, &batch, &buckets, lock).await? {
                 return self.add(step, before, batch).await;
             }
@@ -87,6 +88,11 @@ impl PostgresStore {
         step.commit().await?;
         Ok(after)
     }
+}
+
+/// Begins a transaction that reads behind a lock what the lock's holder before has written, whatever is the database's default.
+pub(super) async fn begin(client: &mut Client) -> Result<Transaction<'_>, Fault> {
+    Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?)
 }
 
 /// What a batch adds to.
