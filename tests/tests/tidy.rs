@@ -68,6 +68,8 @@ fn pure_files_have_no_async_no_io_and_no_clock() {
         "lease/left.rs",
         "lease/slot.rs",
         "flush/rollup.rs",
+        "rates/bucket.rs",
+        "rates/slots.rs",
         "store/repeats.rs",
         "store/request_block.rs",
         "store/request_log.rs",

@@ -101,7 +101,7 @@ async fn forgets_in_one_order<S: QuotaStore>(store: &S, reference: &MemoryStore,
     clippy::disallowed_methods,
     reason = "a failed run is repeated by its seed, which only the environment can carry"
 )]
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let random = || u64::try_from(uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX)).unwrap_or(1);
     std::env::var("USAGE_GATE_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(random)
 }

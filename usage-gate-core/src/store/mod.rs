@@ -47,8 +47,8 @@ pub use quotas::{
     NodeIdentity, OpenLease, QuotaPromises, QuotaStore, Subject, TableId, WindowQuery, WindowState,
 };
 pub use rates::{
-    RateAnswer, RateCall, RateGrant, RateLeaseId, RateReport, RateRequest, RateState, RateStore, RateTerms,
-    SLOT_LEASE_TIME, SlotGrant, SlotRequest,
+    LONGEST_RATE_LEASE, RateAnswer, RateCall, RateGrant, RateLeaseId, RateReport, RateRequest, RateState, RateStore,
+    RateTerms, SLOT_LEASE_TIME, SlotGrant, SlotRequest,
 };
 pub use reader::{Dimension, UsageItem, UsagePage, UsageQuery, UsageReader, Window};
 pub use requests::{ParseRequestPlaceError, RefusalSample, RequestItem, RequestPage, RequestPlace, RequestQuery};
