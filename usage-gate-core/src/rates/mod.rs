@@ -13,6 +13,9 @@ mod held;
 mod held_slots;
 mod lease;
 
+#[cfg(not(loom))]
+#[cfg(test)]
+mod exhaustive;
 #[cfg(test)]
 mod samples;
 #[cfg(not(loom))]

@@ -14,6 +14,7 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(super) use self::world::disturb;
 use self::world::{MARKS, World};
 
 /// A part of the protocol that is left out.
