@@ -212,6 +212,7 @@ mod tests {
     use super::*;
     use crate::rates::samples;
     use crate::rates::slots::Slots;
+    use crate::simulation::Dice;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -352,5 +353,69 @@ mod tests {
             }
         });
         assert_eq!(node.counts(), (0, 10));
+    }
+
+    /// Calls and answers that are lost, late, repeated and out of order: what a node opens on is never more than the authority has noted for it.
+    fn walk(seed: u64) -> Result<(), String> {
+        let (mut dice, mut world) = (Dice::new(seed), World::new(3));
+        let mut calls: Vec<(usize, SlotRequest)> = Vec::new();
+        let mut answers: Vec<(usize, SlotRequest, SlotGrant)> = Vec::new();
+        for _ in 0..200 {
+            let most = if dice.one_in(30) { 4 * SECOND } else { SECOND / 10 };
+            world.wait(dice.below(most / 1_000) * 1_000);
+            let at = dice.place(3);
+            let node = &world.nodes[at];
+            match dice.below(10) {
+                0..3 => drop(node.open(world.now)),
+                3 if node.counts().0 > 0 => node.close(),
+                4..7 => {
+                    node.start_waiting();
+                    let wish = node.wish(&samples::counter(), 10, world.now);
+                    calls.extend(wish.map(|request| (at, request)));
+                    node.stop_waiting();
+                }
+                7..9 if !calls.is_empty() => {
+                    let call = dice.place(calls.len());
+                    let (at, request) = if dice.one_in(8) { calls[call].clone() } else { calls.swap_remove(call) };
+                    let (slots, now) = (world.authority.take(), world.now.0 / 1_000);
+                    let (slots, grant) = Slots::step(slots, now, None, &at.to_string(), &request);
+                    world.authority = Some(slots);
+                    answers.push((at, request, grant));
+                }
+                _ if !answers.is_empty() => {
+                    let answer = dice.place(answers.len());
+                    let (at, request, grant) = answers.swap_remove(answer);
+                    if dice.one_in(6) {
+                        world.nodes[at].failed(&request, world.now);
+                    } else {
+                        world.nodes[at].granted(&request, grant, world.now);
+                    }
+                }
+                // A call that is given up, and may arrive all the same.
+                _ if !calls.is_empty() => {
+                    let (at, request) = &calls[dice.place(calls.len())];
+                    world.nodes[*at].failed(request, world.now);
+                }
+                _ => {}
+            }
+            for (at, node) in world.nodes.iter().enumerate() {
+                let lives = world.now.0 < node.deadline.load(Ordering::Acquire);
+                let noted = world.authority.iter().flat_map(|slots| &slots.holders);
+                let noted: u64 =
+                    noted.filter(|holder| *holder.node == *at.to_string()).map(|holder| holder.slots).sum();
+                let places = node.counts().1;
+                if lives && places > noted {
+                    return Err(format!("seed {seed}: node {at} has {places} places, and {noted} are noted"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_node_opens_on_is_noted_whatever_becomes_of_calls() {
+        for seed in 0..20_000 {
+            walk(seed).unwrap();
+        }
     }
 }

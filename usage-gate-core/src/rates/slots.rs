@@ -4,7 +4,7 @@
 //!
 //! 1. A state that is absent, or of another incarnation, begins: without any node, and with no place to give until every node that lives has told what it keeps.
 //! 2. Nodes that have not been heard of for too long are dropped, places and all.
-//! 3. A call that is older than what was last heard of its node changes nothing.
+//! 3. A call that is older than what was last heard of its node changes nothing, nor does the same call again, which gets the same answer.
 //! 4. What the node keeps is noted, even beyond the limit: its requests are open, whoever counts them.
 //! 5. Further places are given, as far as the limit leaves some.
 
@@ -48,10 +48,11 @@ impl Slots {
         let own = slots.holders.iter().position(|holder| *holder.node == *node);
         let elsewhere = slots.held_elsewhere(node);
         if let Some(own) = own
-            && slots.holders[own].sequence > request.sequence
+            && slots.holders[own].sequence >= request.sequence
         {
-            let known = slots.holders[own].slots;
-            return (slots, SlotGrant { slots: known.min(request.keep), elsewhere });
+            let Holder { slots: known, sequence, .. } = slots.holders[own];
+            let told = if sequence == request.sequence { known } else { known.min(request.keep) };
+            return (slots, SlotGrant { slots: told, elsewhere });
         }
         let free = if now < slots.opens { 0 } else { request.limit.saturating_sub(elsewhere) };
         let held = request.keep.saturating_add(request.more.min(free.saturating_sub(request.keep)));
