@@ -123,7 +123,9 @@ impl Gateway {
             panic!("the gateway did not come up: {}", log.lock().unwrap());
         };
         tokio::spawn(async move { while let Ok(Some(_)) = stdout.next_line().await {} });
-        let token = std::fs::read_to_string(folder.path().join("data/admin-token")).unwrap().trim().to_owned();
+        // One that was named in the configuration is the test's own.
+        let token =
+            std::fs::read_to_string(folder.path().join("data/admin-token")).unwrap_or_default().trim().to_owned();
         Self { child, url, admin_url, token, folder, setup, log }
     }
 
@@ -149,6 +151,14 @@ impl Gateway {
     #[must_use]
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// As `kill -9`.
+    ///
+    /// # Panics
+    /// If it cannot be killed.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
     }
 
     /// SIGTERM, and waits for its end.

@@ -4,6 +4,7 @@
 mod admin;
 pub mod browser;
 mod client;
+pub mod cluster;
 pub mod crash;
 mod folder;
 mod gateway;

@@ -22,6 +22,7 @@ mod metrics;
 pub mod model;
 pub mod period;
 pub mod price;
+mod rates;
 pub mod routes;
 mod seat;
 pub mod secret;

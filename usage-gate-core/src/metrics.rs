@@ -17,7 +17,8 @@ pub(crate) struct Metrics {
     routes: Box<[std::sync::Arc<str>]>,
     gate_duration: Histogram,
     lookups: [Counter; 4],
-    lease_calls: [Counter; 2],
+    lease_calls: [[Counter; 2]; 3],
+    leased: Gauge,
     records: Counter,
     unshipped: Gauge,
     journal_bytes: Gauge,
@@ -26,6 +27,25 @@ pub(crate) struct Metrics {
     flush_failures: Counter,
     undeclared: Counter,
     abuse: [Counter; 4],
+}
+
+/// Whom units are leased from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LeaseStore {
+    Quotas,
+    /// Rates whose authority forgets nothing.
+    Rates,
+    VolatileRates,
+}
+
+impl LeaseStore {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quotas => "quotas",
+            Self::Rates => "rates",
+            Self::VolatileRates => "volatile_rates",
+        }
+    }
 }
 
 /// What the guard did about a source.
@@ -63,8 +83,12 @@ impl Metrics {
             gate_duration: histogram!("usage_gate_gate_duration_seconds"),
             lookups: ["hit", "filled", "unknown", "failed"]
                 .map(|result| counter!("usage_gate_key_lookups_total", "result" => result)),
-            lease_calls: ["error", "ok"]
-                .map(|result| counter!("usage_gate_lease_calls_total", "store" => "quotas", "result" => result)),
+            lease_calls: [LeaseStore::Quotas, LeaseStore::Rates, LeaseStore::VolatileRates].map(|store| {
+                ["error", "ok"].map(
+                    |result| counter!("usage_gate_lease_calls_total", "store" => store.as_str(), "result" => result),
+                )
+            }),
+            leased: gauge!("usage_gate_leased_units"),
             records: counter!("usage_gate_journal_records_total"),
             unshipped: gauge!("usage_gate_journal_unshipped_records"),
             journal_bytes: gauge!("usage_gate_journal_bytes"),
@@ -119,10 +143,15 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn lease_call(&self, ok: bool) {
-        if let Some(counter) = self.lease_calls.get(usize::from(ok)) {
+    pub(crate) fn lease_call(&self, store: LeaseStore, ok: bool) {
+        if let Some(counter) = self.lease_calls.get(store as usize).and_then(|calls| calls.get(usize::from(ok))) {
             counter.increment(1);
         }
+    }
+
+    /// Units of quotas that are leased here and not spent.
+    pub(crate) fn leased(&self, units: u64) {
+        self.leased.set(f64::from(u32::try_from(units).unwrap_or(u32::MAX)));
     }
 
     pub(crate) fn recorded(&self, records: usize) {

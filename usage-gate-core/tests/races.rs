@@ -443,6 +443,8 @@ async fn a_second_node_is_no_reason_to_refuse() {
         cap_version: 0,
         want: 1,
         beyond_cap: false,
+        early: false,
+        needed: 0,
     };
     let call =
         LeaseCall { node: other, reports: Vec::new(), returns: Vec::new(), debts: Vec::new(), requests: vec![request] };
@@ -504,5 +506,29 @@ async fn what_is_left_and_too_small_is_told_to_all_who_wait() {
         assert_eq!(total, 33, "of 100 units, 3 a call");
         end(stage.admit().await.unwrap(), 200, &[]);
         assert_eq!(stage.admit().await.err(), Some(Code::QuotaExceeded));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overdraft_goes_as_far_as_its_owner_says_and_is_booked() {
+    let mut overdrawn = limit(LimitKind::Quota, "requests", 1_000, Some(Per::Day));
+    overdrawn.store_away = Some(StoreAway::Overdraft(5));
+    let stage = Stage::new(vec![overdrawn]).await;
+    // Once with nothing leased, once with a lease that is spent.
+    for turn in 1..=2 {
+        set(&stage.faults.quotas_fail, true);
+        let mut passed = 0;
+        while let Ok(admitted) = stage.admit().await {
+            end(admitted, 200, &[]);
+            passed += 1;
+            assert!(passed <= 1_000);
+        }
+        let held = passed - 5;
+        assert!(turn > 1 || held == 0, "{held} more than the overdraft");
+        assert_eq!(stage.admit().await.err(), Some(Code::StoreUnavailable));
+        set(&stage.faults.quotas_fail, false);
+        let used = stage.state().await.used;
+        stage.state_becomes(|state| state.used >= used.max(5)).await;
+        end(stage.admit().await.unwrap(), 200, &[]);
     }
 }

@@ -33,6 +33,8 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
+    // For stores that are reached by TLS. It fails only if there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match command::run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our output has had enough: `usage-gate key list | head -1`.

@@ -38,10 +38,10 @@ async fn an_unknown_key_of_the_config_is_named_with_line_and_column() {
 async fn what_is_not_built_yet_is_said() {
     let folder = Folder::new();
     let file = folder.path().join("later.toml");
-    std::fs::write(&file, "[store]\npostgres = \"postgres://localhost/x\"\n").unwrap();
+    std::fs::write(&file, "[server]\nproxy_protocol = true\n").unwrap();
     let (status, _, error) = run(&["check", "--config", file.to_str().unwrap()]).await;
     assert_eq!(status, Some(1));
-    assert!(error.contains("postgres") && error.contains("not built yet"), "{error}");
+    assert!(error.contains("proxy_protocol") && error.contains("not built yet"), "{error}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use http::header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{Method, Request};
 use serde_json::{Value, json};
 use stage::{PLAN, Stage, TOKEN};
+use usage_gate_core::model::{AdminRole, AdminToken, TokenHash};
 
 fn members(document: &Value) -> Vec<&str> {
     document.as_object().unwrap().keys().map(String::as_str).collect()
@@ -82,6 +83,26 @@ async fn the_example_of_the_contract_is_taken_word_for_word() {
     }
     let read = stage.get(&format!("/admin/v1/keys/{}", text(&key, "id"))).await.is(200);
     assert_eq!(read, key, "the text is shown once");
+}
+
+#[tokio::test]
+async fn a_token_of_the_store_does_what_its_role_says() {
+    let stage = Stage::new().await;
+    for (text, role) in [("looks-only-0123", AdminRole::Read), ("does-all-0123456", AdminRole::Full)] {
+        let (hash, created_at) = (TokenHash::of(text), stage.gate.clock().wall());
+        let token = AdminToken { hash, role, name: "test".to_owned(), created_at };
+        stage.gate.sessions().unwrap().create_admin_token(&token).await.unwrap();
+    }
+    let send = async |token: &str, method: &str, body: &'static str| {
+        let request =
+            Request::builder().method(method).uri("/admin/v1/tenants").header("content-type", "application/json");
+        let request = request.header("authorization", format!("Bearer {token}")).body(Body::from(body)).unwrap();
+        stage.send(request).await
+    };
+    send("looks-only-0123", "GET", "").await.is(200);
+    send("looks-only-0123", "POST", "{}").await.problem(403, "forbidden");
+    send("does-all-0123456", "POST", "{}").await.problem(400, "invalid_request");
+    send("nobody-knows-it-0", "GET", "").await.problem(401, "invalid_token");
 }
 
 #[tokio::test]

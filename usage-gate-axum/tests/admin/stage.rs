@@ -1,5 +1,7 @@
 //! A gate over the memory store at a fixed instant, and its routers driven without a listener.
 
+use std::sync::Arc;
+
 use crate::answer::Answer;
 use axum::Router;
 use axum::body::Body;
@@ -47,7 +49,7 @@ impl Stage {
         let api = Router::new().route("/v1/search", get(search)).layer(UsageGateLayer::new(&gate));
         let options = Portal::new().public_url("https://api.example.com").unwrap();
         let router = Router::new()
-            .merge(admin(&gate, AdminTokens::new(TOKEN), &options))
+            .merge(admin(&gate, AdminTokens::new(TOKEN).and_kept_in(Arc::clone(gate.sessions().unwrap())), &options))
             .merge(health(&gate))
             .merge(api)
             .route("/bare", get(bare))

@@ -16,7 +16,8 @@ use super::{Caller, Code, Head, Refusal, Standing};
 use crate::clock::Monotonic;
 use crate::gate::{GateCore, Recording, WhenFull};
 use crate::lease::{Counter, CounterState, Debtor, Forfeit, LeaseEntry, QuotaCounter, RateTaken};
-use crate::model::{Environment, RequestId, Timestamp, WhenExceeded};
+use crate::model::{Environment, RequestId, StoreAway, Timestamp, WhenExceeded};
+use crate::rates::{Look, RateUnits};
 use crate::routes::RouteIndex;
 use crate::seat::{Seat, SeatContents};
 use crate::store::QuotaUse;
@@ -44,7 +45,14 @@ pub(crate) type TakenUnits = SmallVec<[Taken; 3]>;
 /// What leases count of a request.
 pub(crate) type QuotaUses = SmallVec<[QuotaUse; 3]>;
 /// What undoes the rates, by the place of their limit; needed until all limits are taken.
-type RatesTaken = SmallVec<[(usize, RateTaken); 2]>;
+type RatesTaken = SmallVec<[(usize, Undo); 2]>;
+
+/// What undoes a rate.
+enum Undo {
+    /// Of this node's own bucket, or of its part of one that is shared.
+    Here(RateTaken),
+    Shared(RateUnits),
+}
 
 /// Units taken of one limit.
 #[derive(Debug)]
@@ -59,6 +67,8 @@ pub(crate) struct Taken {
 #[derive(Debug)]
 pub(crate) enum TakenWhat {
     Slot,
+    /// One that the authority, which is away, does not know of.
+    SlotAlone,
     /// Units held of a quota.
     Quota(Held, u64),
     /// Units; 0 where the cost is known only later.
@@ -82,12 +92,23 @@ pub(super) enum Attempt {
 /// What stands in the way.
 pub(super) enum Stop {
     Refused(Refusal),
+    /// The authority of a limit is away, and its owner wants no request served without it.
+    Away,
     /// Leases are too small for the request; ask for more.
     Short(ShortOf),
 }
 
-/// Quotas of which too little is leased, with the units needed.
+/// Limits of which too little is leased, with the units needed.
 pub(super) type ShortOf = SmallVec<[(Arc<Counter>, u64); 2]>;
+
+/// What a node does about a shared limit.
+pub(super) enum Alone {
+    /// The authority is there.
+    No,
+    /// This node's part, one of so many, is its to give.
+    Share(u32),
+    Refuse,
+}
 
 /// Tries before a request that loses every race is refused.
 pub(super) const TRIES: usize = 64;
@@ -139,7 +160,7 @@ impl GateCore {
             if self.take(caller, &limits.applied, head, &mut taken, &mut rates) {
                 return Ok(taken);
             }
-            self.undo(caller, taken, &rates, head.client);
+            self.undo(caller, taken, rates, head.client);
         }
         let detail = "too many requests compete for the same limit; nothing was spent";
         Err(Box::new(Stop::Refused(Refusal::new(Code::Overloaded, detail).retry_after(1))))
@@ -149,6 +170,7 @@ impl GateCore {
     fn look(&self, caller: &Arc<Caller>, applied: &[Applied], head: &Head, now: Monotonic) -> Result<(), Box<Stop>> {
         let mut violated: SmallVec<[(usize, u64); 2]> = SmallVec::new();
         let mut short = ShortOf::new();
+        let mut away = false;
         for limit in applied {
             let Some(compiled) = caller.plan.limits.get(limit.at) else { continue };
             let units = limit.units.unwrap_or(1);
@@ -159,11 +181,43 @@ impl GateCore {
                     (open.load(Ordering::Relaxed) < compiled.limit.units).then_some(()).ok_or(1_000_000_000)
                 }
                 CounterState::Rate(bucket) => bucket.peek(&compiled.rate, now, units),
+                CounterState::SharedRate(rate) => match rate.look(units, now) {
+                    Look::Enough => Ok(()),
+                    look => match (self.alone(compiled, counter, now), look) {
+                        (Alone::Share(nodes), _) => rate.peek_alone(units, nodes, now),
+                        (Alone::Refuse, _) => {
+                            away = true;
+                            Ok(())
+                        }
+                        (Alone::No, Look::NotNow(wait)) => Err(wait),
+                        (Alone::No, _) => {
+                            short.push((Arc::clone(counter), units));
+                            Ok(())
+                        }
+                    },
+                },
+                CounterState::SharedSlots(slots) => match slots.look(now) {
+                    Look::Enough => Ok(()),
+                    look => match (self.alone(compiled, counter, now), look) {
+                        (Alone::Share(nodes), _) => slots.has_room_alone(nodes).then_some(()).ok_or(1_000_000_000),
+                        (Alone::Refuse, _) => {
+                            away = true;
+                            Ok(())
+                        }
+                        (Alone::No, Look::NotNow(wait)) => Err(wait),
+                        (Alone::No, _) => {
+                            short.push((Arc::clone(counter), 1));
+                            Ok(())
+                        }
+                    },
+                },
                 CounterState::Quota(quota) => {
                     if quota.can_serve(held, now) || compiled.limit.when_exceeded == WhenExceeded::Allow {
                         Ok(())
                     } else if quota.is_exhausted(held, now) {
                         Err(0)
+                    } else if self.may_overdraw(compiled, quota, held, now) {
+                        Ok(())
                     } else {
                         short.push((Arc::clone(counter), held));
                         Ok(())
@@ -176,6 +230,9 @@ impl GateCore {
         }
         if !violated.is_empty() {
             return Err(Box::new(Stop::Refused(self.violation(caller, &violated, head.client))));
+        }
+        if away {
+            return Err(Box::new(Stop::Away));
         }
         if !short.is_empty() {
             return Err(Box::new(Stop::Short(short)));
@@ -196,7 +253,7 @@ impl GateCore {
             for limit in applied {
                 let Some(compiled) = caller.plan.limits.get(limit.at) else { continue };
                 let got = with_counter(self, caller, limit.at, head.client, |counter| {
-                    if matches!(counter.state, CounterState::Rate(_)) != rates {
+                    if matches!(counter.state, CounterState::Rate(_) | CounterState::SharedRate(_)) != rates {
                         return Some(None);
                     }
                     let what = self.take_one(limit, compiled, counter, head, undo)?;
@@ -227,15 +284,43 @@ impl GateCore {
             CounterState::Rate(bucket) => match limit.units {
                 Some(units) => {
                     let taken = bucket.take(&compiled.rate, now, units).ok()?;
-                    undo.push((limit.at, taken));
+                    undo.push((limit.at, Undo::Here(taken)));
                     Some(TakenWhat::Rate(units))
                 }
                 None => Some(TakenWhat::Rate(0)),
             },
+            CounterState::SharedRate(rate) => match limit.units {
+                Some(units) => {
+                    if let Some((taken, runs_low)) = rate.take(units, now) {
+                        if runs_low {
+                            self.ask_for_rate(counter);
+                        }
+                        undo.push((limit.at, Undo::Shared(taken)));
+                    } else {
+                        let Alone::Share(nodes) = self.alone(compiled, counter, now) else { return None };
+                        undo.push((limit.at, Undo::Here(rate.take_alone(units, nodes, now)?)));
+                    }
+                    Some(TakenWhat::Rate(units))
+                }
+                None => Some(TakenWhat::Rate(0)),
+            },
+            CounterState::SharedSlots(slots) => {
+                if slots.open(now) {
+                    return Some(TakenWhat::Slot);
+                }
+                let Alone::Share(nodes) = self.alone(compiled, counter, now) else { return None };
+                slots.open_alone(nodes).then_some(TakenWhat::SlotAlone)
+            }
             CounterState::Quota(quota) => {
                 let units = limit.units.or_else(|| head.bound(compiled.meter)).unwrap_or(1);
                 let taken = quota.take(units, now);
-                if taken.is_none() && compiled.limit.when_exceeded == WhenExceeded::Block {
+                let _overdrawing = (taken.is_none() && matches!(compiled.limit.store_away, StoreAway::Overdraft(_)))
+                    .then(|| quota.overdrawing());
+                let goes_on = || {
+                    compiled.limit.when_exceeded == WhenExceeded::Allow
+                        || self.may_overdraw(compiled, quota, units, now)
+                };
+                if taken.is_none() && !goes_on() {
                     return None;
                 }
                 let signed = i64::try_from(units).unwrap_or(i64::MAX);
@@ -255,17 +340,50 @@ impl GateCore {
         }
     }
 
+    /// What a node does about a rate, or about requests open at once, without their authority.
+    pub(super) fn alone(&self, compiled: &CompiledLimit, counter: &Counter, now: Monotonic) -> Alone {
+        let Some(driver) = self.rates.as_ref().map(|rates| rates.of(counter)) else { return Alone::No };
+        match compiled.limit.store_away {
+            _ if !driver.is_away(now) => Alone::No,
+            // Who does not know how many others there are does not know its part.
+            StoreAway::Share if driver.nodes() > 0 => Alone::Share(driver.nodes()),
+            StoreAway::Share => Alone::Refuse,
+            StoreAway::Exact | StoreAway::Refuse | StoreAway::Overdraft(_) => Alone::Refuse,
+        }
+    }
+
+    pub(super) fn ask_for_rate(&self, counter: &Arc<Counter>) {
+        if let Some(rates) = &self.rates {
+            rates.of(counter).ask_for(counter);
+        }
+    }
+
+    /// Whether a quota whose authority is away goes on without a lease: its owner has said for how many units a node may, and fewer are owed.
+    pub(super) fn may_overdraw(
+        &self,
+        compiled: &CompiledLimit,
+        quota: &QuotaCounter,
+        units: u64,
+        now: Monotonic,
+    ) -> bool {
+        let StoreAway::Overdraft(most) = compiled.limit.store_away else { return false };
+        let owed = || self.period_of(compiled, quota, now).map_or(u64::MAX, |period| quota.owed(period));
+        self.leases.is_away(now) && owed().saturating_add(units) <= most
+    }
+
     /// Where a debt is noted.
     pub(super) fn debtor<'a>(&'a self, counter: &'a Counter, now: Monotonic) -> Debtor<'a> {
         Debtor { counter: &counter.id, table: &self.leases.table, now }
     }
 
-    fn undo(&self, caller: &Arc<Caller>, taken: TakenUnits, rates: &RatesTaken, client: Option<IpAddr>) {
+    fn undo(&self, caller: &Arc<Caller>, taken: TakenUnits, rates: RatesTaken, client: Option<IpAddr>) {
         for one in taken {
             let own = caller.counters.get(one.at).and_then(Option::as_ref);
             let Some(counter) = one.counter.as_ref().or(own) else { continue };
             match (&counter.state, one.what) {
                 (CounterState::Open(open), TakenWhat::Slot) => free_slot(open),
+                (CounterState::SharedSlots(slots), TakenWhat::Slot) => slots.close(),
+                (CounterState::SharedSlots(slots), TakenWhat::SlotAlone) => slots.close_alone(),
                 (CounterState::Quota(_), TakenWhat::Quota(held, units)) => {
                     let Some(entry) = held.entry() else { continue };
                     let units = i64::try_from(units).unwrap_or(i64::MAX);
@@ -281,10 +399,11 @@ impl GateCore {
             }
         }
         for (at, taken) in rates {
-            with_counter(self, caller, *at, client, |counter| {
-                if let CounterState::Rate(bucket) = &counter.state {
-                    bucket.undo(*taken);
-                }
+            with_counter(self, caller, at, client, |counter| match (&counter.state, taken) {
+                (CounterState::Rate(bucket), Undo::Here(taken)) => bucket.undo(taken),
+                (CounterState::SharedRate(rate), Undo::Here(taken)) => rate.undo_alone(taken),
+                (_, Undo::Shared(units)) => units.undo(),
+                _ => {}
             });
         }
     }

@@ -15,7 +15,7 @@ use crate::abuse::source_of;
 use crate::clock::Monotonic;
 use crate::feed::RecentChanges;
 use crate::gate::GateCore;
-use crate::lease::{Counter, CounterState, Counters, QuotaCounter, RateBucket, RateSpec};
+use crate::lease::{Counter, CounterState, Counters, QuotaCounter, RateSpec};
 use crate::model::{
     CountedBy, Environment, KeyId, Limit, LimitKind, MeterIndex, Meters, Per, Plan, Scope, TenantId, Timestamp, UserId,
     WhenExceeded,
@@ -23,7 +23,7 @@ use crate::model::{
 use crate::period::bucket_start;
 use crate::routes::{RouteIndex, Routes};
 use crate::secret::{CredentialId, Pepper, PresentedKey};
-use crate::store::{Changed, CounterId, LastUse, ResolvedKey, Subject};
+use crate::store::{Changed, CounterId, LastUse, RateTerms, ResolvedKey, Subject};
 
 /// The resolved identity of a request: key, user, tenant and plan, as one immutable snapshot.
 #[derive(Debug)]
@@ -420,14 +420,21 @@ fn new_counter(
         beyond_cap: limit.when_exceeded == WhenExceeded::Allow,
     };
     let counter = counters.counter(limit.kind, id, || match limit.kind {
-        LimitKind::Rate => CounterState::Rate(RateBucket::default()),
-        LimitKind::Concurrency => CounterState::Open(AtomicU64::new(0)),
+        LimitKind::Rate => counters.rate(rate_terms(limit)),
+        LimitKind::Concurrency => counters.slots(limit.units),
         LimitKind::Quota => CounterState::Quota(QuotaCounter::new(terms())),
     });
-    if let CounterState::Quota(quota) = &counter.state {
-        quota.set_terms(terms());
+    match &counter.state {
+        CounterState::Quota(quota) => quota.set_terms(terms()),
+        CounterState::SharedRate(rate) => rate.set_terms(rate_terms(limit)),
+        CounterState::SharedSlots(slots) => slots.set_limit(limit.units),
+        CounterState::Rate(_) | CounterState::Open(_) => {}
     }
     counter
+}
+
+fn rate_terms(limit: &Limit) -> RateTerms {
+    RateTerms { units: limit.units, seconds: limit.per.and_then(Per::seconds).unwrap_or(1), burst: limit.burst }
 }
 
 fn identity(resolved: &ResolvedKey) -> IdentityHeaders {

@@ -259,6 +259,7 @@ impl GateCore {
             admit::Attempt::Admitted(admitted) => Admission::Admitted(admitted),
             admit::Attempt::Stopped(stop, caller) => match *stop {
                 admit::Stop::Refused(refusal) => Admission::Refused(self.refuse(head, Some(caller), refusal)),
+                admit::Stop::Away => Admission::Refused(self.refuse(head, Some(caller), store_away())),
                 admit::Stop::Short(..) => {
                     let what = WaitingFor::Units(caller, route);
                     Admission::Waiting(Box::new(Waiting { gate: Arc::clone(self), head, what }))

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::admit::{Admitted, QuotaUses, Taken, TakenWhat, free_slot, with_counter_of};
+use super::admit::{Admitted, Alone, QuotaUses, Taken, TakenWhat, free_slot, with_counter_of};
 use crate::clock::Monotonic;
 use crate::gate::Recording;
 use crate::invariant::invariant;
@@ -170,6 +170,8 @@ impl Admitted {
                     invariant!(R5, open.load(Ordering::Relaxed) > 0);
                     free_slot(open);
                 }
+                (CounterState::SharedSlots(slots), TakenWhat::Slot) => slots.close(),
+                (CounterState::SharedSlots(slots), TakenWhat::SlotAlone) => slots.close_alone(),
                 (CounterState::Quota(quota), TakenWhat::Quota(source, held)) => {
                     self.cite(one, counter, &mut uses);
                     // `bill_on` returns quota; nobody knows what an indeterminate request cost, so its units stay spent.
@@ -191,6 +193,13 @@ impl Admitted {
                 // A rate is never refunded; what was not known is booked now.
                 (CounterState::Rate(bucket), TakenWhat::Rate(held)) if actual > *held => {
                     bucket.book(&compiled.rate, now, actual - held);
+                }
+                (CounterState::SharedRate(rate), TakenWhat::Rate(held)) if actual > *held => {
+                    match self.gate.alone(compiled, counter, now) {
+                        Alone::Share(nodes) => rate.book_alone(actual - held, nodes, now),
+                        Alone::No | Alone::Refuse => rate.book(actual - held, now),
+                    }
+                    self.gate.ask_for_rate(counter);
                 }
                 _ => {}
             };

@@ -40,7 +40,7 @@ impl GateCore {
             let Some(counter) = caller.counter(*at, client, &self.counters) else { continue };
             let mut state = self.state_of(compiled, &counter, subject_text(compiled, caller, client), now);
             match &counter.state {
-                CounterState::Rate(_) => {
+                CounterState::Rate(_) | CounterState::SharedRate(_) => {
                     if code != Code::QuotaExceeded {
                         code = Code::RateLimited;
                     }
@@ -52,7 +52,7 @@ impl GateCore {
                     let end = state.period.map_or(1, |period| wall.micros_until(period.end).div_ceil(1_000_000));
                     retry_after = retry_after.max(end);
                 }
-                CounterState::Open(_) => {}
+                CounterState::Open(_) | CounterState::SharedSlots(_) => {}
             }
             states.push(state);
         }
@@ -78,6 +78,17 @@ impl GateCore {
                 state.used = state.ceiling.saturating_sub(remaining);
                 let next = i64::try_from(next.div_ceil(1_000)).unwrap_or(i64::MAX);
                 state.resets_at = (next > 0).then(|| self.wall_at(now).plus_micros(next));
+            }
+            CounterState::SharedRate(rate) => {
+                let (held, next) = rate.remaining(now);
+                let free = rate.level().saturating_add(held);
+                state.used = state.ceiling.saturating_sub(free);
+                let next = i64::try_from(next.div_ceil(1_000)).unwrap_or(i64::MAX);
+                state.resets_at = (next > 0).then(|| self.wall_at(now).plus_micros(next));
+            }
+            CounterState::SharedSlots(slots) => {
+                let (here, elsewhere) = slots.in_use();
+                state.used = here.saturating_add(elsewhere);
             }
             CounterState::Quota(quota) => {
                 let period = self.period_of(compiled, quota, now);
@@ -122,6 +133,11 @@ impl GateCore {
                     let (remaining, next) = bucket.remaining(&compiled.rate, now);
                     tell(compiled.standing(remaining, Some(next.div_ceil(1_000_000_000))));
                 }
+                CounterState::SharedRate(rate) => {
+                    let (remaining, next) = rate.remaining(now);
+                    tell(compiled.standing(remaining, Some(next.div_ceil(1_000_000_000))));
+                }
+                CounterState::SharedSlots(slots) => tell(compiled.standing(slots.free(), None)),
                 CounterState::Quota(quota) => {
                     let (remaining, until) = quota.remaining(now);
                     let until = until.unwrap_or_else(|| self.until_period_end(compiled, quota, now));

@@ -230,3 +230,10 @@ pub async fn a_new_plan_version_moves_its_tenants_in_the_feed<S: KeyStore + Acco
     let found = store.resolve(&key.secrets[0].credential).await.expect("the store is there").expect("known");
     assert_eq!((found.plan.version, found.plan.limits[0].units), (2, 2_000));
 }
+
+/// For stores that keep one.
+pub async fn the_first_pepper_is_kept<S: KeyStore>(store: &S) {
+    for ours in [1, u64::MAX, 1] {
+        assert_eq!(store.pepper_fingerprint(ours).await.expect("the store is there"), 1);
+    }
+}

@@ -23,10 +23,13 @@
 //! | `account_store_tests` | the same two |
 //! | `session_store_tests` | [`SessionStore`](crate::store::SessionStore) |
 //! | `quota_store_tests` | [`QuotaStore`](crate::store::QuotaStore) |
+//! | `rate_store_tests` | [`RateStore`](crate::store::RateStore) |
 //! | `usage_store_tests` | [`UsageSink`](crate::store::UsageSink) and [`UsageReader`](crate::store::UsageReader) |
 //!
 //! A store that takes a [`Clock`](crate::clock::Clock) calls [`quotas::agrees_with_the_ledger`] as well,
-//! [`quotas::a4_a_lease_of_an_ended_period_counts_in_its_own`] and [`quotas::a4_a_debt_of_an_ended_period_counts_in_its_own`].
+//! [`quotas::a4_a_lease_of_an_ended_period_counts_in_its_own`], [`quotas::a4_a_debt_of_an_ended_period_counts_in_its_own`],
+//! [`quotas::a4_units_of_the_next_period_are_leased_a_minute_early`], [`rates::what_a_dead_node_had_comes_back_when_its_lease_ends`], and [`rates::agrees_with_the_bucket`] or, if it
+//! may forget, [`rates::agrees_with_the_bucket_through_incarnations`].
 
 #![expect(
     clippy::missing_panics_doc,
@@ -35,8 +38,12 @@
 
 pub mod accounts;
 pub mod keys;
+mod quota_races;
+mod quota_recalls;
 mod quota_walk;
 pub mod quotas;
+mod rate_walk;
+pub mod rates;
 pub mod requests;
 pub mod sessions;
 pub mod usage;
@@ -50,7 +57,9 @@ use crate::secret::CredentialId;
 use crate::store::AccountStore;
 
 #[doc(inline)]
-pub use crate::{account_store_tests, key_store_tests, quota_store_tests, session_store_tests, usage_store_tests};
+pub use crate::{
+    account_store_tests, key_store_tests, quota_store_tests, rate_store_tests, session_store_tests, usage_store_tests,
+};
 
 /// Makes a test of each named case.
 #[doc(hidden)]

@@ -3,6 +3,7 @@
 use super::quotas::{calendar, counter, next_life, node};
 use crate::clock::{Clock, ManualClock};
 use crate::model::{KeyId, Per};
+use crate::period::{AnchorDay, Calendar, Zone};
 use crate::store::{
     CounterId, LeaseAnswer, LeaseCall, LeaseDebt, LeaseId, LeaseReport, LeaseRequest, MemoryStore, NodeIdentity,
     QuotaStore, Subject, WindowQuery,
@@ -25,13 +26,19 @@ pub async fn agrees_with_the_ledger<S: QuotaStore>(store: &S, clock: &ManualCloc
                 let expected = reference.register(&node).await.expect("memory does not fail");
                 assert_eq!(store.register(&node).await.expect("the store is there"), expected, "{at}");
             }
-            3..=5 => clock.advance_millis(600_000),
+            3..=4 => clock.advance_millis(600_000),
+            5 => clock.advance_millis(100),
             6 => {
                 // Now and then the clock of a machine is set back, and now and then months pass.
                 let days = i64::try_from(walk.below(1_000)).expect("a few");
                 clock.set_wall(started.plus_micros(days * 86_400_000_000));
             }
-            7..=9 => {
+            7 => {
+                let incarnation = walk.below(4).to_string();
+                let expected = reference.incarnation_age(&incarnation).await.expect("memory does not fail");
+                assert_eq!(store.incarnation_age(&incarnation).await.expect("the store is there"), expected, "{at}");
+            }
+            8..=9 => {
                 let template = walk.query();
                 let expected = reference.subjects(&template, 5).await.expect("memory does not fail");
                 assert_eq!(store.subjects(&template, 5).await.expect("the store is there"), expected, "{at}");
@@ -68,6 +75,8 @@ async fn forgets_in_one_order<S: QuotaStore>(store: &S, reference: &MemoryStore,
         cap_version: 1,
         want: 1,
         beyond_cap: false,
+        early: false,
+        needed: 0,
     };
     // At the end of a month, so that all kinds of periods end with it.
     let month = calendar().period(Per::Month, began);
@@ -101,7 +110,7 @@ async fn forgets_in_one_order<S: QuotaStore>(store: &S, reference: &MemoryStore,
     clippy::disallowed_methods,
     reason = "a failed run is repeated by its seed, which only the environment can carry"
 )]
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let random = || u64::try_from(uuid::Uuid::now_v7().as_u128() & u128::from(u32::MAX)).unwrap_or(1);
     std::env::var("USAGE_GATE_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(random)
 }
@@ -113,6 +122,8 @@ const COUNTERS: usize = 5;
 struct Walk {
     state: u64,
     counters: Vec<CounterId>,
+    /// Of each counter: one is changed at the end of the month in which the walk begins.
+    calendars: Vec<Calendar>,
     /// The latest life of each node.
     nodes: Vec<NodeIdentity>,
     former: Vec<NodeIdentity>,
@@ -134,10 +145,19 @@ impl Walk {
             CounterId { per: Per::Day, ..base.clone() },
             CounterId { per: Per::Hour, ..base },
         ];
+        let zone = |name: &str| name.parse::<Zone>().expect("a zone of the database");
+        let late = AnchorDay::new(31).expect("a day of the month");
+        let calendars = vec![
+            Calendar::new(zone("Asia/Kolkata"), late),
+            calendar().changed(zone("Asia/Tokyo"), AnchorDay::FIRST, clock.wall()),
+            calendar(),
+            Calendar::new(zone("America/New_York"), AnchorDay::FIRST),
+            calendar(),
+        ];
         let nodes = ["a", "b", "c"].map(node).to_vec();
         let caps = vec![100; COUNTERS];
         let (former, leases, debts, calls) = (vec![], vec![], vec![], vec![]);
-        Self { state: seed, counters, nodes, former, leases, debts, calls, clock, version: 1, caps }
+        Self { state: seed, counters, calendars, nodes, former, leases, debts, calls, clock, version: 1, caps }
     }
 
     /// SplitMix64.
@@ -169,7 +189,7 @@ impl Walk {
     }
 
     fn query_of(&self, at: usize) -> WindowQuery {
-        WindowQuery { counter: self.counters[at].clone(), calendar: calendar(), cap: self.caps[at] }
+        WindowQuery { counter: self.counters[at].clone(), calendar: self.calendars[at].clone(), cap: self.caps[at] }
     }
 
     fn query(&mut self) -> WindowQuery {
@@ -210,7 +230,7 @@ impl Walk {
                 let counter = self.counters[at].clone();
                 let debt = LeaseDebt {
                     lease: LeaseId::generate_debt(),
-                    period: calendar().period(counter.per, self.clock.wall().plus_micros(-ago)),
+                    period: self.calendars[at].period(counter.per, self.clock.wall().plus_micros(-ago)),
                     counter,
                     cap: self.caps[at],
                     cap_version: if self.below(2) == 0 { 0 } else { self.version },
@@ -232,11 +252,13 @@ impl Walk {
         LeaseRequest {
             lease: LeaseId::generate(),
             counter: self.counters[at].clone(),
-            calendar: calendar(),
+            calendar: self.calendars[at].clone(),
             cap: if older == 1 { 1_000 } else { self.caps[at] },
             cap_version: self.version - older.min(self.version),
             want: self.below(40),
             beyond_cap: self.below(15) == 0,
+            early: self.below(6) == 0,
+            needed: self.below(40).saturating_sub(20),
         }
     }
 

@@ -8,6 +8,16 @@ use crate::store::{
     OpenLease, QuotaStore, StoreErrorKind, Subject, TableId, WindowQuery, WindowState,
 };
 
+pub use super::quota_races::{
+    a_call_that_was_given_up_is_repeated, a1_nodes_that_lease_at_the_same_time_get_the_cap_and_no_more,
+    a6_a_life_that_begins_knows_all_that_was_granted_before,
+};
+pub use super::quota_recalls::{
+    a_request_that_waits_gets_what_it_needs_in_one_lease, a4_an_early_lease_is_of_the_period_a_minute_ahead,
+    a4_units_of_the_next_period_are_leased_a_minute_early, leases_are_recalled_for_a_request_that_waits,
+    nothing_is_recalled_that_nobody_waits_for, r3_an_incarnation_is_as_old_as_the_first_question,
+    waiting_for_recalls_ends_by_itself,
+};
 pub use super::quota_walk::agrees_with_the_ledger;
 
 /// Runs every case of [`quotas`](crate::conformance::quotas) that needs no clock.
@@ -41,6 +51,15 @@ macro_rules! quota_store_tests {
             counters_do_not_mix
             a_window_that_nothing_used_has_the_cap_asked_for
             subjects_are_listed_fullest_first
+            leases_are_recalled_for_a_request_that_waits
+            nothing_is_recalled_that_nobody_waits_for
+            a_request_that_waits_gets_what_it_needs_in_one_lease
+            waiting_for_recalls_ends_by_itself
+            a4_an_early_lease_is_of_the_period_a_minute_ahead
+            r3_an_incarnation_is_as_old_as_the_first_question
+            a1_nodes_that_lease_at_the_same_time_get_the_cap_and_no_more
+            a_call_that_was_given_up_is_repeated
+            a6_a_life_that_begins_knows_all_that_was_granted_before
         }
     };
 }
@@ -68,7 +87,7 @@ pub(super) fn calendar() -> Calendar {
     Calendar::new(Zone::UTC, AnchorDay::FIRST)
 }
 
-fn request(counter: &CounterId, want: u64) -> LeaseRequest {
+pub(super) fn request(counter: &CounterId, want: u64) -> LeaseRequest {
     LeaseRequest {
         lease: LeaseId::generate(),
         counter: counter.clone(),
@@ -77,14 +96,16 @@ fn request(counter: &CounterId, want: u64) -> LeaseRequest {
         cap_version: 1,
         want,
         beyond_cap: false,
+        early: false,
+        needed: 0,
     }
 }
 
-fn call(node: &NodeIdentity) -> LeaseCall {
+pub(super) fn call(node: &NodeIdentity) -> LeaseCall {
     LeaseCall { node: node.clone(), reports: Vec::new(), returns: Vec::new(), debts: Vec::new(), requests: Vec::new() }
 }
 
-async fn ask<S: QuotaStore>(store: &S, node: &NodeIdentity, request: LeaseRequest) -> LeaseGrant {
+pub(super) async fn ask<S: QuotaStore>(store: &S, node: &NodeIdentity, request: LeaseRequest) -> LeaseGrant {
     let answer = store.lease(&LeaseCall { requests: vec![request], ..call(node) }).await.expect("the store is there");
     answer.grants[0]
 }
@@ -94,17 +115,17 @@ async fn report<S: QuotaStore>(store: &S, node: &NodeIdentity, lease: LeaseId, u
     store.lease(&LeaseCall { reports, ..call(node) }).await.expect("the store is there");
 }
 
-async fn give_back<S: QuotaStore>(store: &S, node: &NodeIdentity, lease: LeaseId, used: u64) {
+pub(super) async fn give_back<S: QuotaStore>(store: &S, node: &NodeIdentity, lease: LeaseId, used: u64) {
     let returns = vec![LeaseReport { lease, used }];
     store.lease(&LeaseCall { returns, ..call(node) }).await.expect("the store is there");
 }
 
-async fn window<S: QuotaStore>(store: &S, counter: &CounterId) -> WindowState {
+pub(super) async fn window<S: QuotaStore>(store: &S, counter: &CounterId) -> WindowState {
     let query = WindowQuery { counter: counter.clone(), calendar: calendar(), cap: 100 };
     store.windows(&[query]).await.expect("the store is there")[0]
 }
 
-async fn registered<S: QuotaStore>(store: &S, name: &str) -> NodeIdentity {
+pub(super) async fn registered<S: QuotaStore>(store: &S, name: &str) -> NodeIdentity {
     let node = node(name);
     store.register(&node).await.expect("the store is there");
     node

@@ -1,7 +1,7 @@
 //! What every [`SessionStore`] does.
 
 use super::instant;
-use crate::model::{PortalLink, Session, Timestamp, TokenHash, UserId};
+use crate::model::{AdminRole, AdminToken, PortalLink, Session, Timestamp, TokenHash, UserId};
 use crate::store::{Redemption, SessionStore};
 
 /// Runs every case of [`sessions`](crate::conformance::sessions).
@@ -18,6 +18,7 @@ macro_rules! session_store_tests {
             a_session_ends_once
             being_seen_only_moves_on
             what_has_ended_is_forgotten_in_time
+            an_admin_token_is_known_by_its_hash_and_stays_as_it_is
         }
     };
 }
@@ -146,4 +147,23 @@ pub async fn what_has_ended_is_forgotten_in_time<S: SessionStore>(store: &S) {
     assert_eq!(redeem(store, "link", "again", long_after).await, Redemption::Unknown);
     assert_eq!(redeem(store, "other", "again", long_after).await, Redemption::Unknown);
     assert!(matches!(redeem(store, "next", "again", long_after).await, Redemption::Begun(_)));
+}
+
+/// Whoever makes it again.
+pub async fn an_admin_token_is_known_by_its_hash_and_stays_as_it_is<S: SessionStore>(store: &S) {
+    let token = |token: &str, role| AdminToken {
+        hash: TokenHash::of(token),
+        role,
+        name: "deploy".to_owned(),
+        created_at: later(1),
+    };
+    let read = async |token: &str| store.admin_token(TokenHash::of(token)).await.expect("the store is there");
+    assert_eq!(read("one").await, None);
+    let one = token("one", AdminRole::Read);
+    store.create_admin_token(&one).await.expect("the store is there");
+    store.create_admin_token(&token("one", AdminRole::Full)).await.expect("not an error");
+    store.create_admin_token(&token("two", AdminRole::Full)).await.expect("the store is there");
+    assert_eq!(read("one").await, Some(one));
+    assert_eq!(read("two").await.map(|token| token.role), Some(AdminRole::Full));
+    assert_eq!(read("three").await, None);
 }

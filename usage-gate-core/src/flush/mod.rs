@@ -7,7 +7,7 @@ mod rollup;
 
 pub(crate) use digest::Chain;
 pub(crate) use driver::{Shipper, Turn};
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use rollup::debt_use;
 pub(crate) use rollup::{quota_use, rollup, totals};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::lease::ledger::DebtKey;
 use crate::model::{Environment, KeyId, MeterIndex, TenantId, Timestamp, UserId};
 use crate::store::{AuditKey, Batch, CounterTag, Outcome, RollupDelta, RollupKey, UnitTotals, UsageRecord};
@@ -155,7 +155,7 @@ pub(crate) fn quota_use(batch: &Batch) -> BTreeMap<(CounterTag, Timestamp), (Ten
 }
 
 /// What of that was spent without a lease, by debt.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn debt_use(batch: &Batch) -> BTreeMap<DebtKey, i64> {
     let cited = batch
         .records

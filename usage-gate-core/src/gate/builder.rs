@@ -13,14 +13,15 @@ use crate::admission::{CallerCache, Credentials, Guard};
 use crate::clock::Clock;
 use crate::flush::{Shipper, Turn};
 use crate::journal::{Recorder, Refusals, Samples, Schema, Stream, Unrecorded};
-use crate::lease::{Counters, LeaseDriver, LeaseQueue, TableError};
+use crate::lease::{Counters, LeaseDriver, LeaseQueue, RatesKept, TableError};
 use crate::mapped::LockError;
-use crate::metrics::Metrics;
+use crate::metrics::{LeaseStore, Metrics};
 use crate::model::{AddressRange, Meters, MetersError, StreamId};
+use crate::rates::{RateDriver, RateDrivers};
 use crate::routes::{Route, RouteError, Routes};
 use crate::secret::{NoRandomness, Pepper};
 use crate::store::{
-    AccountStore, KeyStore, NodeIdentity, QuotaStore, SessionStore, StoreError, UsageReader, UsageSink,
+    AccountStore, KeyStore, NodeIdentity, QuotaStore, RateStore, SessionStore, StoreError, UsageReader, UsageSink,
 };
 
 /// Bad credentials within a minute that are too many.
@@ -28,6 +29,8 @@ const BAD_CREDENTIALS: u16 = 20;
 /// For what an earlier process recorded and did not ship: ledgers are set right by it before units are asked for. What takes longer is shipped
 /// while requests are served.
 const SHIP_FIRST: Duration = Duration::from_secs(1);
+/// How long known keys are served while the key store is away.
+const MAX_STALE: Duration = Duration::from_secs(3_600);
 /// For how long they shut a source out at first.
 const BLOCK_FOR: Duration = Duration::from_secs(60);
 
@@ -38,6 +41,8 @@ pub struct UsageGateBuilder {
     keys: Option<Arc<dyn KeyStore>>,
     quotas: Option<Arc<dyn QuotaStore>>,
     usage: Option<Arc<dyn UsageSink>>,
+    rates: Option<Arc<dyn RateStore>>,
+    volatile_rates: Option<Arc<dyn RateStore>>,
     accounts: Option<Arc<dyn AccountStore>>,
     sessions: Option<Arc<dyn SessionStore>>,
     reader: Option<Arc<dyn UsageReader>>,
@@ -54,6 +59,7 @@ pub struct UsageGateBuilder {
     node: Option<String>,
     clock: Clock,
     legacy_headers: bool,
+    max_stale: Option<Duration>,
     seats: Option<usize>,
     data_dir: Option<PathBuf>,
     journal: JournalConfig,
@@ -95,6 +101,11 @@ pub enum BuildError {
         /// The system's word.
         source: Option<std::io::Error>,
     },
+    /// Keys in the store are hashed with another pepper.
+    #[error(
+        "this pepper is not the one that keys in the store were made with: every node has the same one, give the file of the first"
+    )]
+    OtherPepper,
     /// Another process has the data directory.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -157,6 +168,21 @@ impl UsageGateBuilder {
     /// The authority of quotas.
     pub fn quotas(mut self, quotas: Arc<dyn QuotaStore>) -> Self {
         self.quotas = Some(quotas);
+        self
+    }
+
+    /// The authority of rates and of requests open at once, for several nodes that share them. Without it this process keeps them alone, in its own memory.
+    ///
+    /// What the nodes of one gate share is the same for all: give it to each, and each a [name](Self::node) of its own.
+    pub fn rates(mut self, rates: Arc<dyn RateStore>) -> Self {
+        self.rates = Some(rates);
+        self
+    }
+
+    /// A faster authority for the same, which may forget: a [`ValkeyStore`](crate::store::ValkeyStore). Rates whose bucket takes longer than a minute to fill stay
+    /// with [`rates`](Self::rates), if that is given, since what they grant is worth more than a restart.
+    pub fn volatile_rates(mut self, rates: Arc<dyn RateStore>) -> Self {
+        self.volatile_rates = Some(rates);
         self
     }
 
@@ -261,6 +287,13 @@ impl UsageGateBuilder {
         self
     }
 
+    /// How long known keys are served while the key store is away; default an hour. A key that is revoked meanwhile works for so long on a node that cannot hear of it; after that
+    /// nobody is served until the store is back.
+    pub const fn max_stale(mut self, time: Duration) -> Self {
+        self.max_stale = Some(time);
+        self
+    }
+
     /// The node's name, the same through restarts; default `node`.
     pub fn node(mut self, name: impl Into<String>) -> Self {
         self.node = Some(name.into());
@@ -315,6 +348,8 @@ impl UsageGateBuilder {
         let keys = self.keys.ok_or(BuildError::Missing("a key store", "store or keys"))?;
         let quotas = self.quotas.ok_or(BuildError::Missing("a quota store", "store or quotas"))?;
         let sink = self.usage.ok_or(BuildError::Missing("a usage sink", "store or usage"))?;
+        let has_durable_rates = self.rates.is_some();
+        let rates = self.rates.or_else(|| self.volatile_rates.clone());
         let pepper = match (self.pepper, self.pepper_file) {
             (Some(pepper), _) => pepper,
             (None, Some(path)) => super::pepper_file::read_or_make(&path)?,
@@ -352,11 +387,19 @@ impl UsageGateBuilder {
         let ground = tokio::task::spawn_blocking(move || start.run(data_dir, &journal)).await;
         let Ground { journal, seats, table, found, earlier } = ground.map_err(|_| BuildError::Panicked)??;
         let node = NodeIdentity { node: node_name, boot: stream, table: table.id() };
+        if keys.pepper_fingerprint(pepper.fingerprint()).await? != pepper.fingerprint() {
+            return Err(BuildError::OtherPepper);
+        }
         let open = quotas.register(&node).await?;
         let position = keys.position().await?;
 
         let metrics = Arc::new(Metrics::new(&routes));
-        let counters = Arc::new(Counters::default());
+        let kept = match (&rates, &self.volatile_rates) {
+            (None, _) => RatesKept::Here,
+            (Some(_), Some(_)) if has_durable_rates => RatesKept::SharedByTwo,
+            (Some(_), _) => RatesKept::Shared,
+        };
+        let counters = Arc::new(Counters::new(kept));
         let queue = Arc::new(LeaseQueue::default());
         let recorder = Arc::new(Recorder::new(journal, seats));
         let refusals = Arc::new(Refusals::default());
@@ -364,15 +407,30 @@ impl UsageGateBuilder {
         let unrecorded = Arc::new(Unrecorded::default());
         let leases = Arc::new(LeaseDriver {
             store: Arc::clone(&quotas),
-            node,
+            node: node.clone(),
             table,
             clock: self.clock.clone(),
             counters: Arc::clone(&counters),
             queue: Arc::clone(&queue),
             metrics: Arc::clone(&metrics),
+            shared: rates.is_some(),
             away: AtomicBool::new(false),
+            asked_at: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             turn: tokio::sync::Mutex::new(None),
+        });
+        let rates = rates.map(|durable| {
+            let driver = |store, label| {
+                let (node, clock) = (node.node.clone(), self.clock.clone());
+                Arc::new(RateDriver::new(store, node, clock, Arc::clone(&metrics), label))
+            };
+            match self.volatile_rates {
+                Some(volatile) => RateDrivers {
+                    fast: driver(volatile, LeaseStore::VolatileRates),
+                    slow: has_durable_rates.then(|| driver(durable, LeaseStore::Rates)),
+                },
+                None => RateDrivers { fast: driver(durable, LeaseStore::Rates), slow: None },
+            }
         });
         leases.take_over(&open, found).await?;
         let restored = was_restored(&*sink, &earlier).await?;
@@ -407,6 +465,7 @@ impl UsageGateBuilder {
             counters,
             queue,
             leases,
+            rates,
             recorder,
             refusals,
             samples,
@@ -422,6 +481,7 @@ impl UsageGateBuilder {
             draining: AtomicBool::new(false),
             drain_told: AtomicBool::new(false),
             legacy_headers: self.legacy_headers,
+            max_stale: u64::try_from(self.max_stale.unwrap_or(MAX_STALE).as_nanos()).unwrap_or(u64::MAX),
             background: Arc::new(tokio::sync::Semaphore::new(super::BACKGROUND as usize)),
             tasks: Mutex::default(),
         });

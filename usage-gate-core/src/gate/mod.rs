@@ -25,6 +25,7 @@ use crate::journal::{Recorder, Refusals, Samples, Unrecorded};
 use crate::lease::{Counters, LeaseDriver, LeaseQueue};
 use crate::metrics::Metrics;
 use crate::model::{Meters, Plan, Tenant, Timestamp};
+use crate::rates::RateDrivers;
 use crate::routes::Routes;
 use crate::secret::Pepper;
 use crate::store::{AccountStore, Changed, KeyStore, QuotaStore, SessionStore, StoreError, UsageReader};
@@ -78,6 +79,8 @@ pub(crate) struct GateCore {
     pub(crate) counters: Arc<Counters>,
     pub(crate) queue: Arc<LeaseQueue>,
     pub(crate) leases: Arc<LeaseDriver>,
+    /// Where other nodes share the rates.
+    pub(crate) rates: Option<RateDrivers>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) samples: Arc<Samples>,
@@ -94,6 +97,8 @@ pub(crate) struct GateCore {
     draining: AtomicBool,
     /// Balancers are told to look away; requests are still served.
     drain_told: AtomicBool,
+    /// Nanoseconds for which known keys are served while the feed of changes is away.
+    pub(crate) max_stale: u64,
     legacy_headers: bool,
     /// Room for work that goes on after its client has left.
     background: Arc<Semaphore>,
@@ -130,7 +135,7 @@ pub struct GateStatus {
     pub ready: bool,
     /// It is going away.
     pub draining: bool,
-    /// Stores that did not answer last: `keys`, `quotas` or `usage`. Requests that need none of them are served.
+    /// Stores that did not answer last, by [`KeyStore::backend`](crate::store::KeyStore::backend). Requests that need none of them are served.
     pub degraded: Vec<&'static str>,
 }
 
@@ -320,8 +325,19 @@ impl UsageGate {
     #[must_use]
     pub fn status(&self) -> GateStatus {
         let core = &self.core;
-        let away = [("keys", &core.callers.away), ("quotas", &core.leases.away), ("usage", &core.shipper.away)];
-        let degraded = away.iter().filter(|(_, away)| away.load(Ordering::Relaxed)).map(|(name, _)| *name).collect();
+        let now = core.clock.monotonic();
+        let of_books = [
+            (core.keys.backend(), core.callers.away.load(Ordering::Relaxed)),
+            (core.quotas.backend(), core.leases.is_away(now)),
+            (core.shipper.sink.backend(), core.shipper.away.load(Ordering::Relaxed)),
+        ];
+        let of_rates =
+            core.rates.iter().flat_map(RateDrivers::all).map(|driver| (driver.backend(), driver.is_away(now)));
+        let away = of_books.into_iter().chain(of_rates).filter(|(_, away)| *away);
+        // One store may be asked for several things.
+        let mut degraded: Vec<_> = away.map(|(backend, _)| backend).collect();
+        degraded.sort_unstable();
+        degraded.dedup();
         let draining = core.draining.load(Ordering::Relaxed) || core.drain_told.load(Ordering::Relaxed);
         let seats = &core.recorder.seats;
         let room = seats.taken() < seats.capacity() && core.recorder.journal.has_room();

@@ -11,6 +11,8 @@ use crate::store::{Changed, FeedPosition, StoreErrorKind};
 pub(super) fn start(core: &Arc<GateCore>, position: FeedPosition) {
     let leases = Arc::clone(&core.leases);
     let shipper = Arc::clone(&core.shipper);
+    let rates = core.rates.iter().flat_map(crate::rates::RateDrivers::all).map(Arc::clone);
+    let rates = rates.map(|driver| tokio::spawn(async move { driver.run().await })).collect::<Vec<_>>();
     let tasks = [
         tokio::spawn(async move { leases.run().await }),
         tokio::spawn(async move { shipper.run().await }),
@@ -24,11 +26,8 @@ pub(super) fn start(core: &Arc<GateCore>, position: FeedPosition) {
         std::thread::spawn(move || journal.run_syncs());
     }
     let mut handles = core.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    handles.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
+    handles.extend(tasks.iter().chain(&rates).map(tokio::task::JoinHandle::abort_handle));
 }
-
-/// How long known keys are served while the feed of changes is away: an hour.
-const MAX_STALE_NANOS: u64 = 3_600 * 1_000_000_000;
 
 /// C: applies changes of the key store's feed.
 async fn follow_changes(core: std::sync::Weak<GateCore>, mut position: FeedPosition) {
@@ -52,7 +51,7 @@ async fn follow_changes(core: std::sync::Weak<GateCore>, mut position: FeedPosit
                 core.callers.away.store(true, std::sync::atomic::Ordering::Relaxed);
                 // The position stays, so the next answer has what was missed, and known keys are served meanwhile; but not for ever.
                 let now = core.clock.monotonic();
-                if now.nanos_since(*away_since.get_or_insert(now)) > MAX_STALE_NANOS {
+                if now.nanos_since(*away_since.get_or_insert(now)) > core.max_stale {
                     core.callers.apply(&Changed::All, now);
                 }
                 drop(core);

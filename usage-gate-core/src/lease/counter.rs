@@ -1,6 +1,5 @@
 //! Counters of this node: one per limit and subject, shared by every caller that counts there.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,11 +7,12 @@ use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+use super::demand::{self, Demand};
 use super::owed::{Debtor, Owed};
 use super::{LeaseEntry, RateBucket};
 use crate::clock::Monotonic;
-use crate::model::LimitKind;
 use crate::period::{Calendar, Period};
+use crate::rates::{SharedRate, SharedSlots};
 use crate::store::{CounterId, CounterTag, WindowState};
 
 /// One counter and how it is kept.
@@ -35,6 +35,10 @@ pub(crate) enum CounterState {
     Quota(QuotaCounter),
     /// Requests open now.
     Open(AtomicU64),
+    /// A rate that other nodes share.
+    SharedRate(Box<SharedRate>),
+    /// Requests open now, over several nodes.
+    SharedSlots(Box<SharedSlots>),
 }
 
 /// The cap and calendar that leases of a quota are asked with; replaced when the plan or the tenant changes.
@@ -65,8 +69,6 @@ pub(crate) struct QuotaCounter {
     leases: ArcSwap<LeaseSet>,
     terms: Mutex<QuotaTerms>,
     last: Mutex<Option<LastAnswer>>,
-    /// Until then (monotonic) the authority has no more to give.
-    exhausted_until: AtomicU64,
     /// Units not leased by anyone, as of the last answer, if this node is alone.
     free: AtomicU64,
     /// Units granted beyond the cap, as of the last answer: held ones among them are served, and are not what is left of the limit.
@@ -79,25 +81,22 @@ pub(crate) struct QuotaCounter {
     wished: AtomicU64,
     /// What was spent when no lease of its period was open.
     owed: Owed,
-    /// Size of the next wish, and when it was last granted.
-    want: AtomicU64,
-    granted_at: AtomicU64,
+    demand: Demand,
     queued: AtomicBool,
+    overdrawing: Mutex<()>,
     /// Ticks without use, after which leases go back.
     idle_ticks: AtomicU64,
     failed_at: AtomicU64,
     answered: Notify,
 }
 
-/// The first wish, and the least later.
-const LEAST_WANT: u64 = 16;
-const MOST_WANT: u64 = 1 << 24;
 /// Ticks (seconds) without use after which leases go back.
-const IDLE_TICKS: u64 = 30;
+pub(super) const IDLE_TICKS: u64 = 30;
 /// A lease that is spent slowly goes back after an hour: what a crash would forfeit of it is found by the records of its whole time, and those
 /// are kept for some days only.
 const MOST_AGE_NANOS: u64 = 3_600 * 1_000_000_000;
-const EXHAUSTED_NANOS: u64 = 1_000_000_000;
+/// A tenant's midnight is no stampede if units of the new period are there already.
+const EARLY_NANOS: u64 = 60_000_000_000;
 /// Leases of one counter beyond which spent ones end although requests in flight hold them: a request looks through all.
 const MOST_LEASES: usize = 8;
 
@@ -123,16 +122,15 @@ impl QuotaCounter {
             leases: ArcSwap::from_pointee(LeaseSet::new()),
             terms: Mutex::new(terms),
             last: Mutex::new(None),
-            exhausted_until: AtomicU64::new(0),
             free: AtomicU64::new(0),
             beyond: AtomicU64::new(0),
             waiting_units: AtomicU64::new(0),
             needed: AtomicU64::new(0),
             wished: AtomicU64::new(0),
             owed: Owed::default(),
-            want: AtomicU64::new(LEAST_WANT),
-            granted_at: AtomicU64::new(0),
+            demand: Demand::new(),
             queued: AtomicBool::new(false),
+            overdrawing: Mutex::new(()),
             idle_ticks: AtomicU64::new(0),
             failed_at: AtomicU64::new(0),
             answered: Notify::new(),
@@ -164,7 +162,8 @@ impl QuotaCounter {
     pub(crate) fn remaining(&self, now: Monotonic) -> (u64, Option<u64>) {
         let leases = self.leases.load();
         let held: u64 = leases.iter().map(|entry| entry.left(now)).sum();
-        let until = leases.iter().map(|entry| entry.deadline.nanos_since(now)).max().filter(|nanos| *nanos > 0);
+        let begun = leases.iter().filter(|entry| !entry.is_early(now));
+        let until = begun.map(|entry| entry.deadline.nanos_since(now)).max().filter(|nanos| *nanos > 0);
         let free = self.free.load(Ordering::Relaxed);
         (held.saturating_add(free).saturating_sub(self.beyond.load(Ordering::Relaxed)), until)
     }
@@ -177,8 +176,7 @@ impl QuotaCounter {
     /// Whether it is known, without asking, that `units` are not to be had.
     pub(crate) fn is_exhausted(&self, units: u64, now: Monotonic) -> bool {
         // What is scattered over several leases may suffice once they are returned and leased anew, so that is asked for.
-        self.exhausted_until.load(Ordering::Acquire) > now.0
-            && self.leases.load().iter().map(|entry| entry.left(now)).sum::<u64>() < units
+        self.demand.is_exhausted(now) && self.leases.load().iter().map(|entry| entry.left(now)).sum::<u64>() < units
     }
 
     /// Gives back (positive) or takes more (negative), on the lease that was taken from or another of its period. Says where it was booked.
@@ -263,7 +261,7 @@ impl QuotaCounter {
         let mut current = lock(&self.terms);
         if terms.cap_version > current.cap_version {
             if terms.cap != current.cap {
-                self.exhausted_until.store(0, Ordering::Release);
+                self.demand.revive();
             }
             *current = terms;
         }
@@ -305,14 +303,15 @@ impl QuotaCounter {
     /// left and too small for anybody would go back and forth, with everyone waiting for the next answer.
     pub(crate) fn begin_asking(&self, now: Monotonic) -> Option<Asking> {
         self.queued.store(false, Ordering::Release);
-        let needed = self.needed.swap(0, Ordering::AcqRel);
+        // Of requests that have gone meanwhile nothing is needed.
+        let waiting = self.waiting_units.load(Ordering::Acquire);
+        let needed = self.needed.swap(0, Ordering::AcqRel).min(waiting);
         if needed > 0 && (self.can_serve(needed, now) || self.is_exhausted(needed, now)) {
             self.answered.notify_waiters();
             return None;
         }
-        let waiting = self.waiting_units.load(Ordering::Acquire);
         let wished = self.wished.swap(0, Ordering::AcqRel);
-        let want = self.want.load(Ordering::Relaxed).max(needed).max(waiting).max(wished);
+        let want = self.demand.want().max(needed).max(waiting).max(wished);
         Some(Asking { want, needed })
     }
 
@@ -332,14 +331,15 @@ impl QuotaCounter {
                     || now >= entry.deadline
                     || now.nanos_since(entry.since) > MOST_AGE_NANOS
                     || entry.is_returning()
-                    || (left == 0 && leases.len() > 1);
-                why == Return::All || (left > 0 && left < too_small) || (over && settled(entry))
+                    || (entry.is_spent() && leases.len() > 1);
+                let called_back = entry.is_recalled() || (left > 0 && left < too_small);
+                why == Return::All || called_back || (over && settled(entry))
             })
             .map(Arc::clone)
             .collect();
         if ended.iter().any(|entry| entry.left(now) > 0) {
             // Units are under way: until the answer nobody knows that there are none.
-            self.exhausted_until.store(0, Ordering::Release);
+            self.demand.revive();
         }
         ended
     }
@@ -377,7 +377,12 @@ impl QuotaCounter {
             .filter(|entry| !ended.iter().any(|gone| Arc::ptr_eq(gone, entry)))
             .map(Arc::clone)
             .collect();
+        // One of the next period goes before the others, so that the last is the one that is being spent.
+        let early = begun.as_ref().is_some_and(|begun| begun.is_early(answer.now));
         next.extend(begun);
+        if early {
+            next.rotate_right(1);
+        }
         let reported: u64 = next.iter().map(|entry| entry.reported.load(Ordering::Relaxed)).sum();
         if let Some(window) = answer.window {
             let alone = answer.active_nodes <= 1;
@@ -392,8 +397,16 @@ impl QuotaCounter {
         self.owed.told(ended);
         // The leases are in place before the state says so, and before who waits is woken.
         self.leases.store(Arc::new(next));
-        if let Some((wanted, granted)) = answer.request {
-            self.learn(wanted, granted, answer);
+        if let Some((asked, units)) = answer.request {
+            self.demand.learn(&demand::Granted {
+                wanted: asked.want,
+                needed: asked.needed,
+                units,
+                all_granted: answer.window.is_none_or(|window| window.granted >= window.cap),
+                held_elsewhere: self.held_elsewhere(),
+                now: answer.now,
+                until_period_end: answer.until_period_end,
+            });
         }
         self.answered.notify_waiters();
     }
@@ -413,25 +426,73 @@ impl QuotaCounter {
         }
     }
 
-    fn learn(&self, wanted: u64, granted: u64, answer: &Answer) {
-        if granted < wanted && answer.window.is_none_or(|window| window.granted >= window.cap) {
-            let until = answer.now.plus_nanos(EXHAUSTED_NANOS.min(answer.until_period_end));
-            self.exhausted_until.store(until.0, Ordering::Release);
-        } else {
-            self.exhausted_until.store(0, Ordering::Release);
+    /// Units of the last answer's window that others have leased and not said to be spent.
+    fn held_elsewhere(&self) -> u64 {
+        let Some(last) = *lock(&self.last) else { return 0 };
+        let own = self.leases.load().iter().filter(|entry| entry.period == last.window.period).fold(0, |sum, entry| {
+            entry.size.saturating_sub(entry.reported.load(Ordering::Relaxed)).saturating_add(sum)
+        });
+        last.window.reserved().saturating_sub(own)
+    }
+
+    /// Whether units that others give back are waited for.
+    pub(crate) fn is_recalling(&self, now: Monotonic) -> bool {
+        self.demand.is_recalling(now)
+    }
+
+    /// Units that are owed in a period, and that the authority does not know of yet.
+    pub(crate) fn owed(&self, period: Period) -> u64 {
+        // Leases that were spent may be in debt too.
+        let leases = self.leases.load();
+        let in_debt = leases.iter().filter(|entry| entry.period == period);
+        let in_debt = in_debt.map(|entry| entry.used().saturating_sub(entry.size)).fold(0, u64::saturating_add);
+        self.owed.used(period).saturating_add(in_debt)
+    }
+
+    /// Held by who spends without a lease while the authority is away, from the look at how much is owed until that has grown.
+    pub(crate) fn overdrawing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.overdrawing)
+    }
+
+    /// Units that a request needs at once, which waits already: the next wish says so again.
+    pub(crate) fn need(&self, units: u64) {
+        self.needed.fetch_max(units, Ordering::AcqRel);
+    }
+
+    /// Leases of it go back because others need their units.
+    pub(crate) fn note_given_up(&self, now: Monotonic) {
+        self.demand.note_given_up(now);
+    }
+
+    /// What is to be asked for once a second where other nodes lease too, though nobody waits: units of the next period, if it begins soon, or a reserve
+    /// for the time in which the authority is away.
+    pub(crate) fn ask_ahead(&self, now: Monotonic) -> Option<Ahead> {
+        self.demand.tick();
+        let leases = self.leases.load();
+        if self.demand.per_second() == 0 || leases.iter().any(|entry| entry.is_early(now)) {
+            return None;
         }
-        // A lease should last about a second: one that was gone sooner is doubled, one that lasted long is halved.
-        let before = self.granted_at.swap(answer.now.0, Ordering::Relaxed);
-        let lasted = answer.now.0.saturating_sub(before);
-        let want = self.want.load(Ordering::Relaxed);
-        let next = if before != 0 && lasted < 700_000_000 {
-            want.saturating_mul(2)
-        } else if lasted > 4_000_000_000 {
-            want / 2
-        } else {
-            want
-        };
-        self.want.store(next.clamp(LEAST_WANT, MOST_WANT), Ordering::Relaxed);
+        let until_end = leases.iter().map(|entry| entry.deadline.nanos_since(now)).max().filter(|nanos| *nanos > 0)?;
+        if until_end <= EARLY_NANOS {
+            return Some(Ahead { want: self.demand.want().max(self.demand.per_second()), early: true });
+        }
+        let want = self.demand.missing_reserve(self.held(now), now)?;
+        Some(Ahead { want, early: false })
+    }
+
+    /// Units were spent that the authority is told of now.
+    pub(crate) fn note_spent(&self, units: u64) {
+        self.demand.note_spent(units);
+    }
+
+    /// Takes over what an earlier life has left.
+    pub(super) fn inherit(&self, leases: LeaseSet) {
+        self.leases.store(Arc::new(leases));
+    }
+
+    /// Whether nothing is held or owed here.
+    pub(super) fn is_unused(&self) -> bool {
+        self.leases.load().is_empty() && self.owed.is_empty()
     }
 
     /// The authority could not be asked: who waits is told.
@@ -463,105 +524,21 @@ pub(crate) struct Asking {
     pub(crate) needed: u64,
 }
 
+/// A wish of nobody who waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) want: u64,
+    /// Of the next period.
+    pub(crate) early: bool,
+}
+
 /// What an answer says about one counter.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) window: Option<WindowState>,
     pub(crate) active_nodes: u32,
-    /// Wanted and granted, if units were asked for.
-    pub(crate) request: Option<(u64, u64)>,
+    /// What was asked for, and how much was granted; `None` where only units of the next period were.
+    pub(crate) request: Option<(Asking, u64)>,
     pub(crate) now: Monotonic,
     pub(crate) until_period_end: u64,
-}
-
-/// The kind belongs to the name here: a limit that changes its kind must not go on with the state of the other.
-type CounterKey = (LimitKind, CounterId);
-
-/// All counters of this node.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    all: Mutex<HashMap<CounterKey, Arc<Counter>>>,
-    /// Leases of an earlier life whose counter nobody has asked for yet.
-    left: Mutex<HashMap<CounterId, Left>>,
-}
-
-/// Leases that an earlier life has left of one counter.
-#[derive(Debug)]
-struct Left {
-    since: Monotonic,
-    leases: LeaseSet,
-}
-
-impl Counters {
-    /// The counter of this id; made by `new` if there is none.
-    pub(crate) fn counter(&self, kind: LimitKind, id: CounterId, new: impl FnOnce() -> CounterState) -> Arc<Counter> {
-        let mut all = lock(&self.all);
-        let key = (kind, id);
-        if let Some(known) = all.get(&key) {
-            return Arc::clone(known);
-        }
-        let counter = Arc::new(Counter { tag: key.1.tag(), id: key.1.clone(), state: new() });
-        if let CounterState::Quota(quota) = &counter.state
-            && let Some(left) = lock(&self.left).remove(&counter.id)
-        {
-            quota.leases.store(Arc::new(left.leases));
-        }
-        all.insert(key, Arc::clone(&counter));
-        counter
-    }
-
-    /// Keeps leases that an earlier life of this node has left until somebody counts there.
-    pub(crate) fn inherit(&self, leases: impl IntoIterator<Item = (CounterId, Arc<LeaseEntry>)>, now: Monotonic) {
-        let mut left = lock(&self.left);
-        for (counter, lease) in leases {
-            left.entry(counter).or_insert_with(|| Left { since: now, leases: LeaseSet::new() }).leases.push(lease);
-        }
-    }
-
-    /// For tests that break them.
-    #[cfg(test)]
-    pub(super) fn each_left(&self, mut f: impl FnMut(&LeaseEntry)) {
-        lock(&self.left).values().flat_map(|left| &left.leases).for_each(|entry| f(entry));
-    }
-
-    /// Leases of an earlier life that nobody has asked for: those that are over, those that have been idle for long, or all.
-    pub(crate) fn take_left(&self, now: Monotonic, all: bool) -> Vec<(CounterId, Arc<LeaseEntry>)> {
-        let mut left = lock(&self.left);
-        let over = |left: &mut Left| {
-            all || now.nanos_since(left.since) >= IDLE_TICKS * 1_000_000_000
-                || left.leases.iter().any(|entry| now >= entry.deadline)
-        };
-        left.extract_if(|_, left| over(left))
-            .flat_map(|(counter, left)| left.leases.into_iter().map(move |lease| (counter.clone(), lease)))
-            .collect()
-    }
-
-    pub(crate) fn known(&self, kind: LimitKind, id: CounterId) -> Option<Arc<Counter>> {
-        lock(&self.all).get(&(kind, id)).map(Arc::clone)
-    }
-
-    /// Counters of the same limit as `template`, whatever their subject.
-    pub(crate) fn of_limit(&self, kind: LimitKind, template: &CounterId) -> Vec<Arc<Counter>> {
-        let all = lock(&self.all);
-        let same = |id: &CounterId| CounterId { subject: template.subject, ..id.clone() } == *template;
-        all.iter().filter(|((of, id), _)| *of == kind && same(id)).map(|(_, counter)| Arc::clone(counter)).collect()
-    }
-
-    /// Every counter that is a quota.
-    pub(crate) fn quotas(&self) -> Vec<Arc<Counter>> {
-        let all = lock(&self.all);
-        all.values().filter(|counter| matches!(counter.state, CounterState::Quota(_))).map(Arc::clone).collect()
-    }
-
-    /// Forgets counters that hold nothing and that no caller refers to: a flood of addresses leaves no memory behind.
-    pub(crate) fn sweep(&self, now: Monotonic) {
-        lock(&self.all).retain(|_, counter| {
-            Arc::strong_count(counter) > 1
-                || match &counter.state {
-                    CounterState::Rate(bucket) => !bucket.is_full(now),
-                    CounterState::Open(open) => open.load(Ordering::Relaxed) > 0,
-                    CounterState::Quota(quota) => !quota.leases.load().is_empty() || !quota.owed.is_empty(),
-                }
-        });
-    }
 }

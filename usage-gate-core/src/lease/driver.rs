@@ -10,16 +10,21 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::counter::Answer;
+use super::counter::{Answer, Asking};
 use super::inherit::Fate;
 use super::slot::Granted;
 use super::{Counter, CounterState, Counters, Found, LeaseEntry, LeaseTable, QuotaCounter, Return, Slot, inherit};
 use crate::clock::{Clock, Monotonic};
-use crate::metrics::Metrics;
+use crate::metrics::{LeaseStore, Metrics};
 use crate::store::{
     CounterId, LeaseAnswer, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, OpenLease, QuotaStore,
     StoreError, StoreErrorKind,
 };
+
+/// Leases of the next period are taken so far ahead of it, at most.
+const EARLY_MICROS: i64 = 60 * 1_000_000;
+/// What takes longer than this is no answer.
+const LATE_NANOS: u64 = 1_000_000_000;
 
 /// Counters in one call, at most: a bound on the transaction.
 const MOST_COUNTERS: usize = 512;
@@ -59,8 +64,12 @@ pub(crate) struct LeaseDriver {
     pub(crate) counters: Arc<Counters>,
     pub(crate) queue: Arc<LeaseQueue>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Whether other nodes lease from the same store.
+    pub(crate) shared: bool,
     /// Whether the last call failed.
     pub(crate) away: AtomicBool,
+    /// Since when a call is under way; 0 if none is.
+    pub(crate) asked_at: AtomicU64,
     /// Counts calls, for tests and for who wants to know what a request costs.
     pub(crate) calls: AtomicU64,
     /// One call at a time: reports before reads must not overtake one another.
@@ -93,6 +102,8 @@ pub(crate) enum Round {
     Queued,
     /// A second has passed.
     Tick,
+    /// Others may need units that are held here: asked even if there is nothing to tell.
+    Recall,
     /// Everything goes back.
     Drain,
 }
@@ -103,12 +114,23 @@ impl LeaseDriver {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut superseded = false;
+        // Kept over the rounds: what rings during one is heard after it.
+        let mut recalls = self.store.recalls();
         loop {
             let round = tokio::select! {
                 () = self.queue.wake.notified() => Round::Queued,
                 _ = tick.tick() => Round::Tick,
+                recalled = &mut recalls, if self.shared => {
+                    recalls = self.store.recalls();
+                    match recalled {
+                        Ok(true) => Round::Recall,
+                        // The tick looks too.
+                        Ok(false) | Err(_) => continue,
+                    }
+                }
             };
             if round == Round::Tick {
+                self.metrics.leased(self.counters.held(self.clock.monotonic()));
                 self.counters.sweep(self.clock.monotonic());
             }
             if superseded {
@@ -133,7 +155,9 @@ impl LeaseDriver {
     /// [`StoreError`] if the store does not answer: the next life does it again.
     pub(crate) async fn take_over(&self, open: &[OpenLease], found: Vec<Found>) -> Result<(), StoreError> {
         let now = self.clock.monotonic();
-        let plan = inherit(open, found.iter().map(|found| &found.entry), now);
+        // Where leases are taken ahead of their period. Clocks of nodes and authority differ by less than that.
+        let surely_begun = self.shared.then(|| self.clock.wall().plus_micros(-EARLY_MICROS));
+        let plan = inherit(open, found.iter().map(|found| &found.entry), now, surely_begun);
         let call = LeaseCall { reports: plan.reports, returns: plan.returns, debts: plan.debts, ..self.nothing() };
         if !call.is_empty() {
             self.calls.fetch_add(1, Ordering::Relaxed);
@@ -182,7 +206,7 @@ impl LeaseDriver {
         loop {
             let counters = match round {
                 Round::Queued => self.queue.take(),
-                Round::Tick | Round::Drain => self.counters.quotas(),
+                Round::Tick | Round::Recall | Round::Drain => self.counters.quotas(),
             };
             self.table.make_room(counters.len().min(MOST_COUNTERS));
             let mut pending = self.compose(&counters, round);
@@ -191,7 +215,9 @@ impl LeaseDriver {
                 let returns = pending.left.iter().map(|(_, entry)| entry.returned());
                 pending.call.returns.extend(returns);
             }
-            if !pending.call.is_empty() {
+            // Word that others need units may have been lost: as long as there are some here, it is asked for.
+            let asked = self.shared && round != Round::Queued && self.holds_any(&counters);
+            if asked || !pending.call.is_empty() {
                 self.send(&mut turn, pending).await?;
             }
             if round != Round::Queued || counters.len() < MOST_COUNTERS {
@@ -209,7 +235,7 @@ impl LeaseDriver {
         let mut parts = Vec::new();
         for counter in sorted {
             let CounterState::Quota(quota) = &counter.state else { continue };
-            let part = compose_part(counter, quota, round, now, &self.table, &mut call);
+            let part = self.compose_part(counter, quota, round, now, &mut call);
             if part.request.is_some() || !part.ended.is_empty() || !part.reported.is_empty() {
                 parts.push(part);
             }
@@ -217,23 +243,105 @@ impl LeaseDriver {
         Pending { call, parts, left: Vec::new() }
     }
 
+    fn compose_part(
+        &self,
+        counter: &Arc<Counter>,
+        quota: &QuotaCounter,
+        round: Round,
+        now: Monotonic,
+        call: &mut LeaseCall,
+    ) -> Part {
+        let ahead = if round == Round::Tick && self.shared { quota.ask_ahead(now) } else { None };
+        let asking = match round {
+            Round::Queued => quota.begin_asking(now),
+            Round::Tick => ahead.map(|ahead| Asking { want: ahead.want, needed: 0 }),
+            Round::Recall | Round::Drain => None,
+        };
+        let open = quota.open_leases();
+        // What others need is not taken again in the same breath, unless somebody waits for it here.
+        let recalled = open.iter().any(|entry| entry.is_recalled());
+        if recalled {
+            quota.note_given_up(now);
+        }
+        let asking = asking.filter(|asking| !recalled || asking.needed > 0);
+        let spent = |entry: &Arc<LeaseEntry>| entry.used() > entry.reported.load(Ordering::Relaxed);
+        let idle = round == Round::Tick && quota.is_idle(open.iter().any(spent));
+        drop(open);
+        let why = match round {
+            Round::Drain => Return::All,
+            _ if idle => Return::Idle,
+            _ => Return::Over,
+        };
+        let too_small = asking.map_or(0, |asking| asking.needed);
+        let mut ended: Vec<Arc<LeaseEntry>> = quota.leases_to_return(now, too_small, why).into_vec();
+        for entry in &ended {
+            let returned = entry.returned();
+            quota.note_spent(returned.used.saturating_sub(entry.reported.load(Ordering::Relaxed)));
+            call.returns.push(returned);
+        }
+        for debt in quota.debts_to_tell(now, why) {
+            match debt.told(&counter.id, &quota.terms()) {
+                Some(told) => {
+                    call.debts.push(told);
+                    ended.push(debt);
+                }
+                None => quota.let_go(&debt),
+            }
+        }
+        let mut reported = Vec::new();
+        for entry in quota.open_leases() {
+            let used = entry.used();
+            if !entry.is_returning() && used > entry.reported.load(Ordering::Relaxed) {
+                quota.note_spent(used.saturating_sub(entry.reported.load(Ordering::Relaxed)));
+                call.reports.push(LeaseReport { lease: entry.lease, used });
+                reported.push((entry, used));
+            }
+        }
+        let request = asking.and_then(|asking| {
+            let terms = quota.terms();
+            let lease = LeaseId::generate();
+            // In the table before it is asked for: a grant whose answer is lost can be given back by the next life.
+            let Some(slot) = self.table.ask(lease, &counter.id) else {
+                quota.fail(now);
+                return None;
+            };
+            call.requests.push(LeaseRequest {
+                lease,
+                counter: counter.id.clone(),
+                calendar: terms.calendar,
+                cap: terms.cap,
+                cap_version: terms.cap_version,
+                want: asking.want,
+                beyond_cap: terms.beyond_cap,
+                early: ahead.is_some_and(|ahead| ahead.early),
+                needed: asking.needed,
+            });
+            Some((call.requests.len() - 1, slot))
+        });
+        Part { counter: Arc::clone(counter), ended, reported, request }
+    }
+
     async fn send(&self, turn: &mut Option<Pending>, pending: Pending) -> Result<(), StoreError> {
         let sent = self.clock.monotonic();
+        self.asked_at.store(sent.0, Ordering::Release);
         self.calls.fetch_add(1, Ordering::Relaxed);
         // Kept before the await: who drops this future (abort, a client that left) must not drop the call.
         let kept = turn.insert(pending);
-        match self.store.lease(&kept.call).await {
+        let answered = self.store.lease(&kept.call).await;
+        self.asked_at.store(0, Ordering::Release);
+        match answered {
             Ok(answer) => {
                 self.away.store(false, Ordering::Release);
-                self.metrics.lease_call(true);
+                self.metrics.lease_call(LeaseStore::Quotas, true);
                 if let Some(pending) = turn.take() {
                     self.take_in(pending, &answer, sent);
+                    self.give_up(&answer.recalled);
                 }
                 Ok(())
             }
             Err(error) => {
                 self.away.store(true, Ordering::Release);
-                self.metrics.lease_call(false);
+                self.metrics.lease_call(LeaseStore::Quotas, false);
                 let now = self.clock.monotonic();
                 for part in &kept.parts {
                     if let CounterState::Quota(quota) = &part.counter.state {
@@ -277,7 +385,29 @@ impl LeaseDriver {
         }
     }
 
+    /// Whether the authority does not answer: the last call failed, or one is under way for longer than any answer takes.
+    pub(crate) fn is_away(&self, now: Monotonic) -> bool {
+        let asked_at = self.asked_at.load(Ordering::Acquire);
+        self.away.load(Ordering::Acquire) || (asked_at != 0 && now.nanos_since(Monotonic(asked_at)) > LATE_NANOS)
+    }
+
+    fn holds_any(&self, counters: &[Arc<Counter>]) -> bool {
+        let now = self.clock.monotonic();
+        self.counters.has_left()
+            || counters
+                .iter()
+                .any(|counter| matches!(&counter.state, CounterState::Quota(quota) if quota.held(now) > 0))
+    }
+
+    /// Leases that others need units of go back with the next call, which is made at once.
+    fn give_up(&self, recalled: &[LeaseId]) {
+        if !recalled.is_empty() {
+            self.counters.recall(recalled).iter().for_each(|counter| self.queue.ask_for(counter));
+        }
+    }
+
     fn take_in(&self, pending: Pending, answer: &LeaseAnswer, sent: Monotonic) {
+        let received = self.clock.monotonic();
         for (_, entry) in &pending.left {
             entry.release();
         }
@@ -294,7 +424,9 @@ impl LeaseDriver {
             let mut answered = None;
             if let Some((request, grant, slot)) = grant {
                 until_end = answer.now.micros_until(grant.window.period.end).saturating_mul(1_000);
-                answered = Some((request, grant));
+                let until_begin = answer.now.micros_until(grant.window.period.start).saturating_mul(1_000);
+                // The state of the next period is not that of the present one.
+                answered = (until_begin == 0).then_some((request, grant));
                 if grant.units > 0 {
                     let granted = Granted {
                         period: grant.window.period,
@@ -302,7 +434,10 @@ impl LeaseDriver {
                         deadline: sent.plus_nanos(until_end),
                         size: grant.units,
                     };
-                    begun = Some(Arc::new(LeaseEntry::open(grant.lease, slot, &granted, sent)));
+                    let lease = LeaseEntry::open(grant.lease, slot, &granted, sent);
+                    // Counted from now, so that it is never earlier than the authority's.
+                    let from = if until_begin == 0 { sent } else { received.plus_nanos(until_begin) };
+                    begun = Some(Arc::new(lease.from(from)));
                 } else {
                     slot.release();
                 }
@@ -313,8 +448,9 @@ impl LeaseDriver {
                 &Answer {
                     window: answered.map(|(_, grant)| grant.window),
                     active_nodes: answer.active_nodes,
-                    request: answered.map(|(request, grant)| (request.want, grant.units)),
-                    now: self.clock.monotonic(),
+                    request: answered
+                        .map(|(request, grant)| (Asking { want: request.want, needed: request.needed }, grant.units)),
+                    now: received,
                     until_period_end: until_end,
                 },
             );
@@ -324,71 +460,6 @@ impl LeaseDriver {
             }
         }
     }
-}
-
-fn compose_part(
-    counter: &Arc<Counter>,
-    quota: &QuotaCounter,
-    round: Round,
-    now: Monotonic,
-    table: &Arc<LeaseTable>,
-    call: &mut LeaseCall,
-) -> Part {
-    let asking = match round {
-        Round::Queued => quota.begin_asking(now),
-        Round::Tick | Round::Drain => None,
-    };
-    let open = quota.open_leases();
-    let spent = |entry: &Arc<LeaseEntry>| entry.used() > entry.reported.load(Ordering::Relaxed);
-    let idle = round == Round::Tick && quota.is_idle(open.iter().any(spent));
-    drop(open);
-    let why = match round {
-        Round::Drain => Return::All,
-        _ if idle => Return::Idle,
-        _ => Return::Over,
-    };
-    let too_small = asking.map_or(0, |asking| asking.needed);
-    let mut ended: Vec<Arc<LeaseEntry>> = quota.leases_to_return(now, too_small, why).into_vec();
-    for entry in &ended {
-        call.returns.push(entry.returned());
-    }
-    for debt in quota.debts_to_tell(now, why) {
-        match debt.told(&counter.id, &quota.terms()) {
-            Some(told) => {
-                call.debts.push(told);
-                ended.push(debt);
-            }
-            None => quota.let_go(&debt),
-        }
-    }
-    let mut reported = Vec::new();
-    for entry in quota.open_leases() {
-        let used = entry.used();
-        if !entry.is_returning() && used > entry.reported.load(Ordering::Relaxed) {
-            call.reports.push(LeaseReport { lease: entry.lease, used });
-            reported.push((entry, used));
-        }
-    }
-    let request = asking.and_then(|asking| {
-        let terms = quota.terms();
-        let lease = LeaseId::generate();
-        // In the table before it is asked for: a grant whose answer is lost can be given back by the next life.
-        let Some(slot) = table.ask(lease, &counter.id) else {
-            quota.fail(now);
-            return None;
-        };
-        call.requests.push(LeaseRequest {
-            lease,
-            counter: counter.id.clone(),
-            calendar: terms.calendar,
-            cap: terms.cap,
-            cap_version: terms.cap_version,
-            want: asking.want,
-            beyond_cap: terms.beyond_cap,
-        });
-        Some((call.requests.len() - 1, slot))
-    });
-    Part { counter: Arc::clone(counter), ended, reported, request }
 }
 
 impl LeaseCall {

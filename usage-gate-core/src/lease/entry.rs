@@ -18,7 +18,8 @@ use crate::store::{CounterId, LeaseDebt, LeaseId, LeaseReport};
 pub(crate) struct LeaseEntry {
     pub(crate) lease: LeaseId,
     pub(crate) period: Period,
-    /// A4: nothing is spent from here on.
+    /// A4: nothing is spent before here, and nothing from the deadline on.
+    pub(crate) from: Monotonic,
     pub(crate) deadline: Monotonic,
     pub(crate) size: u64,
     /// Since when this life spends on it.
@@ -28,6 +29,8 @@ pub(crate) struct LeaseEntry {
     slot: Slot,
     low_water: i64,
     low_told: AtomicBool,
+    /// Others need units of it.
+    recalled: AtomicBool,
 }
 
 impl LeaseEntry {
@@ -35,6 +38,12 @@ impl LeaseEntry {
     pub(crate) fn open(lease: LeaseId, slot: Slot, granted: &Granted, now: Monotonic) -> Self {
         slot.open(granted);
         Self::new(lease, slot, granted.period, granted.deadline, granted.size, now)
+    }
+
+    /// The same of a period that begins only later.
+    pub(crate) fn from(mut self, begin: Monotonic) -> Self {
+        self.from = begin;
+        self
     }
 
     /// A debt, noted in its entry of the table. Nothing is ever left of it.
@@ -53,7 +62,8 @@ impl LeaseEntry {
     fn new(lease: LeaseId, slot: Slot, period: Period, deadline: Monotonic, size: u64, since: Monotonic) -> Self {
         let low_water = i64::try_from(size / 4).unwrap_or(i64::MAX);
         let (reported, low_told) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { lease, period, deadline, size, since, reported, slot, low_water, low_told }
+        let (from, recalled) = (Monotonic(0), AtomicBool::new(false));
+        Self { lease, period, from, deadline, size, since, reported, slot, low_water, low_told, recalled }
     }
 
     /// For tests that break it.
@@ -74,13 +84,36 @@ impl LeaseEntry {
     /// Units that can be spent now.
     pub(crate) fn left(&self, now: Monotonic) -> u64 {
         let (left, returning) = self.word().read();
-        if returning || now >= self.deadline { 0 } else { u64::try_from(left).unwrap_or(0) }
+        if returning || !self.is_spendable(now) { 0 } else { u64::try_from(left).unwrap_or(0) }
+    }
+
+    fn is_spendable(&self, now: Monotonic) -> bool {
+        self.from <= now && now < self.deadline
+    }
+
+    /// Whether nothing is left of it, whenever it is spent.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.word().read().0 <= 0
+    }
+
+    /// Whether its period has not begun.
+    pub(crate) fn is_early(&self, now: Monotonic) -> bool {
+        now < self.from
+    }
+
+    /// Others need units of it: it goes back.
+    pub(crate) fn recall(&self) {
+        self.recalled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.recalled.load(Ordering::Relaxed)
     }
 
     /// Takes `units`, all or none.
     pub(crate) fn spend(&self, units: u64, now: Monotonic) -> bool {
-        // A4: nothing of an ended period.
-        now < self.deadline && i64::try_from(units).is_ok_and(|units| self.word().spend(units))
+        // A4: nothing of an ended period, or of one that has not begun.
+        self.is_spendable(now) && i64::try_from(units).is_ok_and(|units| self.word().spend(units))
     }
 
     /// Books a difference found late: positive gives units back, negative takes more, into debt if need be.
@@ -180,6 +213,14 @@ mod tests {
         let entry = entry(10);
         assert!(entry.spend(1, Monotonic(999)));
         assert!(!entry.spend(1, Monotonic(1_000)));
+    }
+
+    #[test]
+    fn a4_nothing_is_spent_before_its_period_begins() {
+        let entry = entry(10).from(Monotonic(500));
+        assert!(!entry.spend(1, Monotonic(499)));
+        assert_eq!((entry.left(Monotonic(499)), entry.is_spent()), (0, false));
+        assert!(entry.spend(1, Monotonic(500)));
     }
 
     #[test]

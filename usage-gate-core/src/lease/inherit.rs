@@ -4,7 +4,7 @@
 //!
 //! | authority | table | |
 //! | --- | --- | --- |
-//! | open | OPEN | spent on; given back if it was being returned, is over, or nothing is left |
+//! | open | OPEN | spent on; given back if it was being returned, is over, of a period that may not have begun, or nothing is left |
 //! | open | ASKED, or nothing | given back, but for what was reported of it: nobody ever learned of the grant |
 //! | anything | OWED | told, then freed: what the authority was told already it knows by the lease |
 //! | not open | anything | freed, never spent (A5) |
@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 use super::slot::{SlotState, TableEntry};
 use crate::clock::Monotonic;
+use crate::model::Timestamp;
 use crate::store::{LeaseDebt, LeaseId, LeaseReport, OpenLease};
 
 /// What becomes of one entry.
@@ -40,10 +41,13 @@ pub(crate) struct Inheritance {
 }
 
 /// Compares what the authority has open with what the table says.
+///
+/// Periods that begin after `surely_begun` are not spent on: the table does not say when they begin by the authority's clock (A4).
 pub(crate) fn inherit<'a>(
     open: &[OpenLease],
     entries: impl IntoIterator<Item = &'a TableEntry>,
     now: Monotonic,
+    surely_begun: Option<Timestamp>,
 ) -> Inheritance {
     let mut unseen: HashMap<LeaseId, &OpenLease> = open.iter().map(|open| (open.lease, open)).collect();
     let mut inheritance = Inheritance::default();
@@ -60,7 +64,8 @@ pub(crate) fn inherit<'a>(
             Some(_) if entry.state == SlotState::Asked => Fate::Freed,
             Some(_) => {
                 let report = LeaseReport { lease: entry.lease, used: entry.used() };
-                let fate = if entry.returning || entry.left <= 0 || now >= entry.deadline {
+                let early = surely_begun.is_some_and(|begun| entry.period.start > begun);
+                let fate = if entry.returning || entry.left <= 0 || now >= entry.deadline || early {
                     inheritance.returns.push(report);
                     Fate::Freed
                 } else {
@@ -125,7 +130,7 @@ mod tests {
     fn check(entry: Option<TableEntry>, is_open: bool, expected: Result<u64, Option<u64>>) {
         let open = OpenLease { lease: LeaseId::from_u128(1), size: 10, used: 3, period: PERIOD };
         let open: &[OpenLease] = if is_open { &[open] } else { &[] };
-        let got = inherit(open, &entry, Monotonic(50));
+        let got = inherit(open, &entry, Monotonic(50), None);
         let fate = got.fates.first().copied();
         match expected {
             Ok(used) => {
@@ -154,6 +159,13 @@ mod tests {
     }
 
     #[test]
+    fn a4_one_of_a_period_that_may_not_have_begun_goes_back() {
+        let open = [OpenLease { lease: LeaseId::from_u128(1), size: 10, used: 0, period: PERIOD }];
+        let fate = |begun| inherit(&open, [&entry()], Monotonic(50), Some(Timestamp::from_micros(begun))).fates;
+        assert_eq!((fate(-1), fate(0)), (vec![Fate::Freed], vec![Fate::SpentOn]));
+    }
+
+    #[test]
     fn a_grant_that_nobody_learned_of_goes_back() {
         check(Some(TableEntry { state: SlotState::Asked, ..entry() }), true, Err(Some(3)));
         check(None, true, Err(Some(3)));
@@ -163,13 +175,13 @@ mod tests {
     fn what_is_owed_is_told_whatever_the_authority_knows() {
         let owed = TableEntry { state: SlotState::Owed, size: 0, left: -4, cap: 9, cap_version: 2, ..entry() };
         for returning in [false, true] {
-            let got = inherit(&[], [&TableEntry { returning, ..owed.clone() }], Monotonic(50));
+            let got = inherit(&[], [&TableEntry { returning, ..owed.clone() }], Monotonic(50), None);
             assert_eq!((got.fates, got.returns.len(), got.reports.len()), (vec![Fate::Freed], 0, 0));
             let [debt] = &got.debts[..] else { panic!("{:?}", got.debts) };
             assert_eq!((debt.lease, &debt.counter, debt.period), (owed.lease, &owed.counter, PERIOD));
             assert_eq!((debt.used, debt.cap, debt.cap_version), (4, 9, 2));
         }
-        assert_eq!(inherit(&[], [&TableEntry { left: 0, ..owed }], Monotonic(50)).debts, []);
+        assert_eq!(inherit(&[], [&TableEntry { left: 0, ..owed }], Monotonic(50), None).debts, []);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! 2. Reports raise what is known of open leases.
 //! 3. Returns close leases: the unspent rest is given back, or a debt is booked.
 //! 4. Debts are booked: leases that were spent before anybody knew of them, and are closed at once. What is told of one is cumulative, and counts once.
-//! 5. Requests get their grants; an id that is known gets the same grant again.
+//! 5. Requests get their grants; an id that is known gets the same grant again. Where too little is left for who waits, open leases are recalled.
 //!
 //! Invariant: nothing here closes a lease because time passed. Only its holder, or the next life of its node, ends a lease (A6).
 
@@ -85,6 +85,8 @@ pub(crate) struct Ledger {
     told: BTreeSet<(Timestamp, DebtKey)>,
     /// Windows by their end, the counter's text and the start, to be forgotten in that order: every store has one that can be compared.
     ends: BTreeMap<(Timestamp, String, Timestamp), CounterId>,
+    /// Open leases of which others need units, by their holder.
+    recalled: BTreeSet<(Arc<str>, LeaseId)>,
 }
 
 /// The latest life of a node.
@@ -117,7 +119,14 @@ struct Lease {
     boot: StreamId,
     size: u64,
     used: u64,
-    open: bool,
+    /// Nothing while it is open.
+    closed_at: Option<Timestamp>,
+}
+
+impl Lease {
+    fn is_open_of(&self, node: &str) -> bool {
+        self.closed_at.is_none() && *self.node == *node
+    }
 }
 
 impl Ledger {
@@ -126,7 +135,7 @@ impl Ledger {
     pub(crate) fn register(&mut self, identity: &NodeIdentity, now: Timestamp) -> Vec<OpenLease> {
         let former = self.nodes.get(&*identity.node).copied();
         if former.is_none_or(|former| former.boot != identity.boot) {
-            let of_node = |lease: &Lease| lease.open && *lease.node == *identity.node;
+            let of_node = |lease: &Lease| lease.is_open_of(&identity.node);
             if former.is_some_and(|former| former.table == identity.table) {
                 for lease in self.leases.values_mut().filter(|lease| of_node(lease)) {
                     lease.boot = identity.boot;
@@ -145,7 +154,7 @@ impl Ledger {
 
     /// Open leases of a node, by id.
     fn open_of(&self, node: &str) -> Vec<OpenLease> {
-        let open = self.leases.iter().filter(|(_, lease)| lease.open && *lease.node == *node);
+        let open = self.leases.iter().filter(|(_, lease)| lease.is_open_of(node));
         let mut open: Vec<OpenLease> = open
             .filter_map(|(id, lease)| {
                 let period = self.window(&lease.counter, lease.start)?.row.period;
@@ -186,14 +195,14 @@ impl Ledger {
             .into_iter()
             .map(|(request, units, start)| {
                 let counter = self.leases.get(&request.lease).map_or(&request.counter, |lease| &lease.counter);
-                let window = self
-                    .state(counter, start)
-                    .unwrap_or_else(|| unused_window(request.calendar.period(request.counter.per, now), request.cap));
+                let window =
+                    self.state(counter, start).unwrap_or_else(|| unused_window(request.period(now), request.cap));
                 LeaseGrant { lease: request.lease, units, window }
             })
             .collect();
+        let recalled = self.recalled_of(&node);
         self.forget(forgotten_at_most(call), now);
-        Ok(LeaseAnswer { now, active_nodes, grants })
+        Ok(LeaseAnswer { now, active_nodes, grants, recalled })
     }
 
     /// Present use of counters.
@@ -283,7 +292,7 @@ impl Ledger {
 
     /// Whether this node has the lease open. A5: what is said of any other changes nothing.
     fn is_open_of(&self, lease: LeaseId, node: &str) -> bool {
-        self.leases.get(&lease).is_some_and(|lease| lease.open && *lease.node == *node)
+        self.leases.get(&lease).is_some_and(|lease| lease.is_open_of(node))
     }
 
     /// Raises what is known of an open lease of this node.
@@ -305,9 +314,10 @@ impl Ledger {
         let window = self.windows.get_mut(&lease.counter).and_then(|starts| starts.get_mut(&lease.start));
         let Some(window) = window else { return };
         lease.used = book(&mut window.row, lease);
-        lease.open = false;
+        lease.closed_at = Some(now);
         window.open.remove(&id);
         window.closed.insert(id);
+        self.recalled.remove(&(Arc::clone(&lease.node), id));
         self.closed.insert((now, id));
     }
 
@@ -344,14 +354,19 @@ impl Ledger {
             let nodes = self.nodes_of(&known.counter, known.start, node);
             return (known.size, known.start, nodes);
         }
-        let period = request.calendar.period(request.counter.per, now);
+        let period = request.period(now);
         let nodes = self.nodes_of(&request.counter, period.start, node);
         let starts = self.windows.entry(request.counter.clone()).or_default();
         let new = || Window::new(period, request.cap, request.cap_version);
         let window = starts.entry(period.start).or_insert_with(new);
         let end_before = window.row.period.end;
         window.row.refresh(request, period);
-        let units = window.row.grant(request.want, request.beyond_cap, nodes);
+        let units = window.row.grant(request, nodes);
+        // Before the new lease is there, which is not meant.
+        if window.row.recall(request, units, nodes, now) {
+            let open = window.open.iter().filter_map(|id| Some((Arc::clone(&self.leases.get(id)?.node), *id)));
+            self.recalled.extend(open);
+        }
         if units > 0 {
             window.open.insert(request.lease);
             self.leases.insert(
@@ -363,7 +378,7 @@ impl Ledger {
                     boot,
                     size: units,
                     used: 0,
-                    open: true,
+                    closed_at: None,
                 },
             );
         }
@@ -381,6 +396,12 @@ impl Ledger {
             open.into_iter().flatten().filter_map(|id| self.leases.get(id)).map(|lease| &*lease.node).collect();
         nodes.insert(node);
         u32::try_from(nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Open leases of a node that are recalled, by id.
+    fn recalled_of(&self, node: &Arc<str>) -> Vec<LeaseId> {
+        let first = (Arc::clone(node), LeaseId::from_u128(0));
+        self.recalled.range(first..).take_while(|(holder, _)| holder == node).map(|(_, id)| *id).collect()
     }
 
     fn window(&self, counter: &CounterId, start: Timestamp) -> Option<&Window> {
@@ -427,7 +448,12 @@ impl Ledger {
             let Some(starts) = self.windows.get_mut(&counter) else { continue };
             if let Some(window) = starts.remove(&start) {
                 for id in window.open.iter().chain(&window.closed) {
-                    self.leases.remove(id);
+                    let Some(lease) = self.leases.remove(id) else { continue };
+                    self.recalled.remove(&(lease.node, *id));
+                    // Left there, it would forget an open lease of this id, which a call that is repeated now asks for anew.
+                    if let Some(at) = lease.closed_at {
+                        self.closed.remove(&(at, *id));
+                    }
                 }
             }
             if starts.is_empty() {
@@ -440,47 +466,75 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::period::{AnchorDay, Calendar, Zone};
+
+    const HOUR: i64 = 3_600 * 1_000_000;
+
+    fn node() -> NodeIdentity {
+        NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() }
+    }
+
+    fn daily() -> LeaseRequest {
+        LeaseRequest {
+            lease: LeaseId::generate(),
+            counter: CounterId {
+                tenant: crate::model::TenantId::generate(),
+                subject: crate::store::Subject::Tenant,
+                limit: "daily".into(),
+                meter: "requests".into(),
+                per: crate::model::Per::Day,
+            },
+            calendar: Calendar::new(Zone::UTC, AnchorDay::FIRST),
+            cap: 1_000,
+            cap_version: 1,
+            want: 1,
+            beyond_cap: false,
+            early: false,
+            needed: 0,
+        }
+    }
+
+    fn call(node: &NodeIdentity, requests: Vec<LeaseRequest>) -> LeaseCall {
+        LeaseCall { node: node.clone(), reports: vec![], returns: vec![], debts: vec![], requests }
+    }
+
+    #[test]
+    fn a2_a_lease_that_is_asked_for_again_after_all_is_open() {
+        let (mut ledger, node, request) = (Ledger::default(), node(), daily());
+        let mut now = Timestamp::from_micros(0);
+        ledger.register(&node, now);
+        ledger.lease(&call(&node, vec![request.clone()]), now).unwrap();
+        // Given back so late that its window goes with it; then the first call is repeated.
+        now = now.plus_micros(500 * 24 * HOUR);
+        let returns = vec![LeaseReport { lease: request.lease, used: 1 }];
+        ledger.lease(&LeaseCall { returns, ..call(&node, vec![]) }, now).unwrap();
+        ledger.lease(&call(&node, vec![request.clone()]), now).unwrap();
+        ledger.lease(&call(&node, vec![]), now.plus_micros(2 * HOUR)).unwrap();
+        ledger.check();
+        assert_eq!(ledger.register(&node, now)[0].lease, request.lease);
+    }
 
     #[test]
     fn what_is_kept_stays_bounded() {
-        let mut ledger = Ledger::default();
-        let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
-        let counter = CounterId {
-            tenant: crate::model::TenantId::generate(),
-            subject: crate::store::Subject::Tenant,
-            limit: "daily".into(),
-            meter: "requests".into(),
-            per: crate::model::Per::Day,
-        };
-        let calendar = crate::period::Calendar::new(crate::period::Zone::UTC, crate::period::AnchorDay::FIRST);
+        let (mut ledger, node, first) = (Ledger::default(), node(), daily());
         let mut now = Timestamp::from_micros(0);
         ledger.register(&node, now);
         let mut returns = Vec::new();
         for _ in 0..1_000 {
-            now = now.plus_micros(12 * 3_600 * 1_000_000);
-            let requests: Vec<LeaseRequest> = (0..100)
-                .map(|_| LeaseRequest {
-                    lease: LeaseId::generate(),
-                    counter: counter.clone(),
-                    calendar: calendar.clone(),
-                    cap: 1_000,
-                    cap_version: 1,
-                    want: 1,
-                    beyond_cap: false,
-                })
-                .collect();
+            now = now.plus_micros(12 * HOUR);
+            let another = |_| LeaseRequest { lease: LeaseId::generate(), ..first.clone() };
+            let requests: Vec<LeaseRequest> = (0..100).map(another).collect();
             let debt = |_| LeaseDebt {
                 lease: LeaseId::generate_debt(),
-                counter: counter.clone(),
-                period: calendar.period(counter.per, now),
+                counter: first.counter.clone(),
+                period: first.period(now),
                 cap: 1_000,
                 cap_version: 1,
                 used: 1,
             };
             let debts = (0..100).map(debt).collect();
             let held = requests.iter().map(|request| LeaseReport { lease: request.lease, used: 1 }).collect();
-            let reports = Vec::new();
-            ledger.lease(&LeaseCall { node: node.clone(), reports, returns, debts, requests }, now).unwrap();
+            ledger.lease(&LeaseCall { returns, debts, ..call(&node, requests) }, now).unwrap();
             returns = held;
             ledger.check();
         }

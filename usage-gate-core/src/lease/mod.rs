@@ -3,15 +3,19 @@
 //! A node never asks "may I?" per request. It leases units, debited at the authority before use, and spends them from
 //! memory. `ledger` is the authority's rule (and specification) over the numbers of a `window`, `bucket` the rate's; `entry` is what a request spends from, on a word (`left`) of the
 //! `table` (`slot` says what is where) that outlives the process; `counter` joins them per counter, with what is `owed`, `driver` talks to the authority. At the start
-//! `forfeit` compares the table with the records of a dead life, `inherit` with what the authority has open.
+//! `forfeit` compares the table with the records of a dead life, `inherit` with what the authority has open. `incarnations` is what the authority remembers of
+//! rate stores.
 
 mod bucket;
 mod counter;
+mod counters;
 #[cfg(test)]
 mod crashes;
+mod demand;
 mod driver;
 mod entry;
 mod forfeit;
+pub(crate) mod incarnations;
 mod inherit;
 pub(crate) mod ledger;
 mod left;
@@ -21,7 +25,8 @@ mod table;
 mod window;
 
 pub(crate) use bucket::{RateBucket, RateSpec, RateTaken};
-pub(crate) use counter::{Booking, Bookings, Counter, CounterState, Counters, QuotaCounter, QuotaTerms, Return};
+pub(crate) use counter::{Booking, Bookings, Counter, CounterState, QuotaCounter, QuotaTerms, Return};
+pub(crate) use counters::{Counters, RatesKept};
 #[cfg(test)]
 pub(crate) use driver::Round;
 pub(crate) use driver::{LeaseDriver, LeaseQueue};

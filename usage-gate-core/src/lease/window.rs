@@ -3,11 +3,15 @@
 //! Every store keeps just these numbers, and lets this file change them.
 
 use crate::invariant::invariant;
+use crate::model::Timestamp;
 use crate::period::Period;
 use crate::store::{LeaseRequest, WindowState};
 
 /// The most units that a window counts: what a signed 64-bit column holds. Grants and debts end there instead of wrapping.
 pub(crate) const MOST_UNITS: u64 = i64::MAX.unsigned_abs();
+/// How often a window is recalled at most: its holders are given time to answer.
+const RECALLED_EVERY_MICROS: i64 = 250_000;
+
 /// One counter in one period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WindowRow {
@@ -25,13 +29,25 @@ pub(crate) struct WindowRow {
     pub(crate) used_closed: u64,
     /// What of that no holder reported: leases that were closed as spent.
     pub(crate) written_off: u64,
+    /// When its open leases were last recalled.
+    pub(crate) recalled_at: Option<Timestamp>,
 }
 
 impl WindowRow {
     /// A window that nothing has used.
     pub(crate) fn new(period: Period, cap: u64, cap_version: u32) -> Self {
         let cap = cap.min(MOST_UNITS);
-        Self { period, cap, cap_version, ceiling: cap, granted: 0, overrun: 0, used_closed: 0, written_off: 0 }
+        Self {
+            period,
+            cap,
+            cap_version,
+            ceiling: cap,
+            granted: 0,
+            overrun: 0,
+            used_closed: 0,
+            written_off: 0,
+            recalled_at: None,
+        }
     }
 
     /// Takes over what a request knows of the limit. An older plan version changes nothing: nodes learn of a new plan one after the other.
@@ -50,14 +66,15 @@ impl WindowRow {
     }
 
     /// Debits a grant. `nodes` are those that hold open leases of this window, the asking one included.
-    pub(crate) fn grant(&mut self, want: u64, beyond_cap: bool, nodes: u32) -> u64 {
-        let remaining = self.cap.saturating_sub(self.granted);
-        let units = if beyond_cap {
+    pub(crate) fn grant(&mut self, request: &LeaseRequest, nodes: u32) -> u64 {
+        let (want, remaining) = (request.want, self.cap.saturating_sub(self.granted));
+        let units = if request.beyond_cap {
             want.min(MOST_UNITS.saturating_sub(self.granted))
         } else if nodes > 1 {
-            // Halving what is left per node keeps something for the others until the very end.
+            // Halving what is left per node keeps something for the others until the very end. A request takes its units of one lease: in smaller
+            // parts it could have none of them.
             let share = remaining.checked_div(u64::from(nodes).saturating_mul(2)).unwrap_or(0);
-            want.min(share.max(1)).min(remaining)
+            want.min(share.max(request.needed).max(1)).min(remaining)
         } else {
             want.min(remaining)
         };
@@ -65,6 +82,18 @@ impl WindowRow {
         self.overrun = self.overrun.saturating_add(units.saturating_sub(remaining)).min(MOST_UNITS);
         invariant!(A1, self.keeps_a1());
         units
+    }
+
+    /// Whether the open leases are recalled: a waiting request needs more than it was granted, other nodes hold some, and nobody asked them a moment ago.
+    pub(crate) fn recall(&mut self, request: &LeaseRequest, units: u64, nodes: u32, now: Timestamp) -> bool {
+        let short = !request.beyond_cap && units < request.needed && nodes > 1;
+        // By a clock that was set back the last time may be far ahead: that is no reason to wait for it.
+        let lately = self.recalled_at.is_some_and(|at| at <= now && now < at.plus_micros(RECALLED_EVERY_MICROS));
+        if !short || lately {
+            return false;
+        }
+        self.recalled_at = Some(now);
+        true
     }
 
     /// Ends a lease: gives back what was not used, or books the debt. Gives the use that is booked.
@@ -138,7 +167,28 @@ pub(crate) fn unused_window(period: Period, cap: u64) -> WindowState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
+    use crate::model::{Per, TenantId};
+    use crate::period::{AnchorDay, Calendar, Zone};
+    use crate::store::{CounterId, LeaseId, Subject};
+
+    fn want(want: u64) -> LeaseRequest {
+        let (tenant, limit, meter) = (TenantId::generate(), "monthly".into(), "requests".into());
+        LeaseRequest {
+            lease: LeaseId::generate(),
+            counter: CounterId { tenant, subject: Subject::Tenant, limit, meter, per: Per::Month },
+            calendar: Calendar::new(Zone::UTC, AnchorDay::FIRST),
+            cap: 100,
+            cap_version: 1,
+            want,
+            beyond_cap: false,
+            early: false,
+            needed: 0,
+        }
+    }
+
+    fn beyond(units: u64) -> LeaseRequest {
+        LeaseRequest { beyond_cap: true, ..want(units) }
+    }
 
     fn row(cap: u64) -> WindowRow {
         let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(1) };
@@ -146,10 +196,10 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(cap: u64, granted: u64, want: u64, nodes: u32, expected: u64) {
+    fn check(cap: u64, granted: u64, units: u64, nodes: u32, expected: u64) {
         let mut row = row(cap);
         row.granted = granted;
-        assert_eq!(row.grant(want, false, nodes), expected);
+        assert_eq!(row.grant(&want(units), nodes), expected);
     }
 
     #[test]
@@ -167,17 +217,42 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_gets_what_it_needs_as_long_as_it_is_there() {
+        let mut row = row(100);
+        let needed = |needed| LeaseRequest { needed, ..want(60) };
+        assert_eq!(row.grant(&needed(30), 2), 30);
+        assert_eq!(row.grant(&needed(5), 2), 17, "its share is more");
+        assert_eq!(row.grant(&needed(60), 2), 53);
+    }
+
+    #[test]
+    fn a_window_is_recalled_for_who_waits_and_not_all_the_time() {
+        let mut row = row(100);
+        let at = |millis: i64| Timestamp::from_micros(millis * 1_000);
+        let waits = LeaseRequest { needed: 5, ..want(5) };
+        for (request, units, nodes) in [(&waits, 5, 2), (&waits, 4, 1), (&want(5), 4, 2)] {
+            assert!(!row.recall(request, units, nodes, at(0)));
+        }
+        assert!(!row.recall(&LeaseRequest { needed: 5, ..beyond(5) }, 4, 2, at(0)));
+        for (millis, expected) in
+            [(1_000, true), (1_000, false), (1_249, false), (1_250, true), (700, true), (900, false)]
+        {
+            assert_eq!(row.recall(&waits, 4, 2, at(millis)), expected, "{millis}");
+        }
+    }
+
+    #[test]
     fn a1_units_beyond_the_cap_are_overrun() {
         let mut row = row(10);
-        assert_eq!(row.grant(25, true, 1), 25);
+        assert_eq!(row.grant(&beyond(25), 1), 25);
         assert_eq!((row.granted, row.overrun), (25, 15));
-        assert_eq!(row.grant(1, false, 1), 0);
+        assert_eq!(row.grant(&want(1), 1), 0);
     }
 
     #[test]
     fn a1_a_debt_is_booked_against_the_counter() {
         let mut row = row(10);
-        assert_eq!(row.grant(10, false, 1), 10);
+        assert_eq!(row.grant(&want(10), 1), 10);
         assert_eq!(row.close(10, 14), 14);
         assert_eq!((row.granted, row.overrun, row.used_closed), (14, 4, 14));
     }
@@ -185,7 +260,7 @@ mod tests {
     #[track_caller]
     fn check_heal(granted: u64, recorded: u64, owed: u64, expected: (u64, u64, u64)) {
         let mut row = row(100);
-        assert_eq!(row.grant(granted, false, 1), granted);
+        assert_eq!(row.grant(&want(granted), 1), granted);
         row.heal(recorded, owed);
         assert_eq!((row.granted, row.used_closed, row.overrun), expected);
         row.heal(recorded, owed);
@@ -205,8 +280,8 @@ mod tests {
     #[test]
     fn nothing_wraps_at_the_largest_numbers() {
         let mut row = row(u64::MAX);
-        assert_eq!(row.grant(u64::MAX, true, 1), MOST_UNITS);
-        assert_eq!(row.grant(1, true, 1), 0);
+        assert_eq!(row.grant(&beyond(u64::MAX), 1), MOST_UNITS);
+        assert_eq!(row.grant(&beyond(1), 1), 0);
         assert_eq!(row.close(MOST_UNITS, MOST_UNITS), MOST_UNITS);
         assert_eq!(row.close(0, 5), 0);
     }

@@ -66,6 +66,9 @@ pub(super) fn external_id(id: Option<String>, invalid: &mut Invalid) -> Option<S
 pub(super) fn metadata(text: String, invalid: &mut Invalid) -> String {
     if text.len() > METADATA {
         invalid.add("/metadata", format!("must have at most {METADATA} bytes as JSON"));
+    } else if text.contains('\0') {
+        // No JSON has it unescaped, and not every store can hold it.
+        invalid.add("/metadata", "must not have the character U+0000");
     }
     text
 }

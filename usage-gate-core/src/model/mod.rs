@@ -3,6 +3,7 @@
 //! Nothing here does I/O or reads a clock. The structs are plain data with public fields, because stores and
 //! web layers build them from rows and documents; rules about them live in [`management`](crate::management).
 
+mod admin_token;
 mod base62;
 mod id;
 mod key;
@@ -15,6 +16,7 @@ mod tenant;
 mod time;
 mod user;
 
+pub use admin_token::{AdminRole, AdminToken};
 pub(crate) use base62::{ALPHABET, decode_u128, encode_u128};
 pub(crate) use id::number;
 pub use id::{KeyId, ParseIdError, RequestId, StreamId, TenantId, UserId};

@@ -240,7 +240,9 @@ fn driver(
         counters: Arc::clone(counters),
         queue: Arc::clone(queue),
         metrics: Arc::clone(&world.metrics),
+        shared: false,
         away: AtomicBool::new(false),
+        asked_at: AtomicU64::new(0),
         calls: AtomicU64::new(0),
         turn: tokio::sync::Mutex::new(None),
     }

@@ -57,6 +57,33 @@ impl<T> Change<T> {
     }
 }
 
+impl Change<Tenant> {
+    /// The tenant that comes of one that is not deleted, with what never changes as it was.
+    pub(crate) fn made_of(&self, before: &Tenant) -> Result<Tenant, Invalid> {
+        let mut tenant = before.clone();
+        self.apply(&mut tenant)?;
+        Ok(Tenant { id: before.id, created_at: before.created_at, deleted_at: None, ..tenant })
+    }
+}
+
+impl Change<User> {
+    /// The user that comes of one that is not deleted, with what never changes as it was.
+    pub(crate) fn made_of(&self, before: &User) -> Result<User, Invalid> {
+        let mut user = before.clone();
+        self.apply(&mut user)?;
+        Ok(User { id: before.id, tenant: before.tenant, created_at: before.created_at, deleted_at: None, ..user })
+    }
+}
+
+impl Change<Key> {
+    /// The key that comes of one, with what never changes as it was.
+    pub(crate) fn made_of(&self, before: &Key) -> Result<Key, Invalid> {
+        let mut key = before.clone();
+        self.apply(&mut key)?;
+        Ok(Key { id: before.id, tenant: before.tenant, created_at: before.created_at, ..key })
+    }
+}
+
 impl<T> Clone for Change<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))

@@ -1,5 +1,7 @@
 //! What a store knows of usage twice, side by side, for [`verify`](crate::verify::verify).
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use std::collections::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -138,4 +140,23 @@ pub struct Audit {
     pub freed: BTreeSet<(StreamId, u64)>,
     /// Quotas.
     pub counters: Vec<CounterAudit>,
+}
+
+/// Names, each made once: there are few, and many rows.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[derive(Default)]
+pub(crate) struct Words {
+    known: HashMap<String, Arc<str>>,
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl Words {
+    pub(crate) fn of(&mut self, text: &str) -> Arc<str> {
+        if let Some(word) = self.known.get(text) {
+            return Arc::clone(word);
+        }
+        let word = Arc::<str>::from(text);
+        self.known.insert(text.to_owned(), Arc::clone(&word));
+        word
+    }
 }

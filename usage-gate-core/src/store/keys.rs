@@ -68,6 +68,11 @@ pub struct LastUse {
 /// The suite `conformance::keys` tests it.
 #[async_trait::async_trait]
 pub trait KeyStore: Send + Sync + Debug + 'static {
+    /// What it is, in a word for operators, such as `postgres`: what `/readyz` names when it is away.
+    fn backend(&self) -> &'static str {
+        "store"
+    }
+
     /// The holder of a credential.
     ///
     /// # Errors
@@ -85,6 +90,17 @@ pub trait KeyStore: Send + Sync + Debug + 'static {
     /// # Errors
     /// As [`resolve`](Self::resolve).
     async fn position(&self) -> Result<FeedPosition, StoreError>;
+
+    /// The fingerprint of the pepper that keys in here are hashed with: that of the first who asked, `ours` if nobody has yet. A gate with another pepper would
+    /// know none of the keys, and make keys that no other node knows.
+    ///
+    /// A store that keeps none answers `ours`.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    async fn pepper_fingerprint(&self, ours: u64) -> Result<u64, StoreError> {
+        Ok(ours)
+    }
 
     /// Notes when secrets were last used: keeps the later instant of the stored and the given one, and is no change of the feed.
     ///

@@ -9,6 +9,7 @@
 mod accounts;
 mod audit;
 mod error;
+mod feed;
 mod keys;
 mod quotas;
 mod rates;
@@ -17,6 +18,8 @@ mod requests;
 mod sessions;
 mod usage;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod days;
 #[cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
     expect(dead_code, reason = "a store in memory has no schema")
@@ -43,14 +46,14 @@ pub use error::{StoreError, StoreErrorKind};
 pub use keys::{Changed, Changes, FeedPosition, KeyStore, LastUse, ResolvedKey};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
-pub use postgres::{PostgresOptions, PostgresStore};
+pub use postgres::{OLDEST_POSTGRES, PostgresOptions, PostgresReport, PostgresStore};
 pub use quotas::{
     CounterId, Durability, LeaseAnswer, LeaseCall, LeaseDebt, LeaseGrant, LeaseId, LeaseReport, LeaseRequest,
     NodeIdentity, OpenLease, QuotaPromises, QuotaStore, Subject, TableId, WindowQuery, WindowState,
 };
 pub use rates::{
-    RateAnswer, RateCall, RateGrant, RateLeaseId, RateReport, RateRequest, RateState, RateStore, RateTerms,
-    SLOT_LEASE_TIME, SlotGrant, SlotRequest,
+    LONGEST_RATE_LEASE, RateAnswer, RateCall, RateGrant, RateLeaseId, RateReport, RateRequest, RateState, RateStore,
+    RateTerms, SLOT_LEASE_TIME, SlotGrant, SlotRequest,
 };
 pub use reader::{Dimension, UsageItem, UsagePage, UsageQuery, UsageReader, Window};
 pub use requests::{ParseRequestPlaceError, RefusalSample, RequestItem, RequestPage, RequestPlace, RequestQuery};
@@ -62,4 +65,8 @@ pub use usage::{
     UsageSink,
 };
 #[cfg(feature = "valkey")]
-pub use valkey::{Ring, Rung, ValkeyOptions, ValkeyStore};
+pub use valkey::{Ring, Rung, ValkeyOptions, ValkeyReport, ValkeyStore};
+
+#[cfg(test)]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod day_walk;

@@ -32,6 +32,12 @@ pub(crate) fn size(request: &PageRequest) -> usize {
     request.size.clamp(1, MOST_ITEMS)
 }
 
+/// One more than the page holds, to know whether there are more: what SQL is asked for.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn one_too_many(request: &PageRequest) -> i64 {
+    i64::try_from(size(request)).unwrap_or(i64::MAX).saturating_add(1)
+}
+
 /// Makes a page of items of which there may be one too many.
 pub(crate) fn page<T>(items: impl IntoIterator<Item = T>, request: &PageRequest) -> Page<T> {
     let size = size(request);

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::{AddrParseError, IpAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,39 @@ pub enum Subject {
     Key(KeyId),
     /// One client address's; IPv6 cut to its /64.
     Ip(IpAddr),
+}
+
+impl fmt::Display for Subject {
+    /// A stable text, unique in a tenant's limit, for stores that keep it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tenant => f.write_str("tenant"),
+            Self::User(Some(user)) => write!(f, "{user}"),
+            Self::User(None) => f.write_str("user:none"),
+            Self::Key(key) => write!(f, "{key}"),
+            Self::Ip(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = AddrParseError;
+
+    /// Reads that text.
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        match text {
+            "tenant" => return Ok(Self::Tenant),
+            "user:none" => return Ok(Self::User(None)),
+            _ => {}
+        }
+        if let Ok(user) = text.parse() {
+            return Ok(Self::User(Some(user)));
+        }
+        if let Ok(key) = text.parse() {
+            return Ok(Self::Key(key));
+        }
+        text.parse().map(Self::Ip)
+    }
 }
 
 /// What a quota is counted under. It does not name the plan or its version: use is kept when limits change.
@@ -43,11 +77,8 @@ impl fmt::Display for CounterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}/{}/", self.tenant, self.limit, self.meter, self.per.as_str())?;
         match self.subject {
-            Subject::Tenant => f.write_str("tenant"),
-            Subject::User(Some(user)) => write!(f, "{user}"),
-            Subject::User(None) => f.write_str("user:none"),
-            Subject::Key(key) => write!(f, "{key}"),
             Subject::Ip(address) => write!(f, "ip:{address}"),
+            subject => write!(f, "{subject}"),
         }
     }
 }
@@ -179,6 +210,27 @@ pub struct LeaseRequest {
     /// Whether use goes on beyond the cap (`when_exceeded = "allow"`): then the whole wish is granted always, and what exceeds
     /// the cap is booked as overrun.
     pub beyond_cap: bool,
+    /// Whether to take units of the period that holds a minute from the authority's now: of the next one if it begins by then, so that its first
+    /// instant is no stampede. They are spent in their own period only (A4); [`LeaseGrant::window`] says which that is.
+    pub early: bool,
+    /// Units that a waiting request needs at once, of `want`; 0 if nobody waits. So many are granted if they are there, whatever the share of a node is.
+    /// If they are not, and other nodes have open leases of the window, those are [recalled](LeaseAnswer::recalled).
+    pub needed: u64,
+}
+
+/// How far ahead of a period its units may be leased.
+const EARLY_MICROS: i64 = 60 * 1_000_000;
+
+impl LeaseRequest {
+    /// The period that is asked for, by the authority's clock.
+    pub(crate) fn period(&self, now: Timestamp) -> Period {
+        self.calendar.period(self.counter.per, self.instant(now))
+    }
+
+    /// An instant in that period.
+    pub(crate) const fn instant(&self, now: Timestamp) -> Timestamp {
+        if self.early { now.plus_micros(EARLY_MICROS) } else { now }
+    }
 }
 
 /// Everything a node tells and asks in one round trip; the store does all of it or nothing, in this order.
@@ -238,6 +290,9 @@ pub struct LeaseAnswer {
     pub active_nodes: u32,
     /// One for each request, in their order.
     pub grants: Vec<LeaseGrant>,
+    /// Open leases of this node that others need units of, ordered by id: all that were open when a window was recalled, at most once in 250 ms. To be
+    /// given back as far as they are not in use; until then every answer names them.
+    pub recalled: Vec<LeaseId>,
 }
 
 /// A question about a counter's present use.
@@ -289,6 +344,7 @@ impl QuotaPromises {
 /// - A debt is booked whatever the cap, once by its lease id, as granted and used of its period; the window is made if there is none. A period
 ///   so old that its window would be forgotten at once is passed over. Debts come after returns and before requests, so that what is granted
 ///   in the same call knows of them.
+/// - A lease of which others need units is named to its holder in every answer until it is closed; only its holder gives it back (A6).
 /// - A call is one transaction. Repeating it (after a lost answer) grants the same and debits nothing more.
 /// - A call of a process life that is not the node's latest is refused with
 ///   [`Superseded`](super::StoreErrorKind::Superseded).
@@ -296,6 +352,11 @@ impl QuotaPromises {
 /// The suite `conformance::quotas` tests it. Source: bounded counters, Balegas et al. 2015, arXiv 1503.09052.
 #[async_trait::async_trait]
 pub trait QuotaStore: Send + Sync + Debug + 'static {
+    /// What it is, in a word for operators, such as `postgres`: what `/readyz` names when it is away.
+    fn backend(&self) -> &'static str {
+        "store"
+    }
+
     /// What it promises.
     fn promises(&self) -> QuotaPromises;
 
@@ -334,9 +395,22 @@ pub trait QuotaStore: Send + Sync + Debug + 'static {
     /// [`Unavailable`](super::StoreErrorKind::Unavailable).
     async fn subjects(&self, template: &WindowQuery, most: usize) -> Result<Vec<(CounterId, WindowState)>, StoreError>;
 
-    /// How long ago, by the authority's clock, this incarnation of a rate store was first asked about: with the first question it is noted, and the answer is zero.
+    /// Waits until somebody may have recalled leases, or a second has passed, and says which of both. Which leases is in the answer to the next
+    /// [`lease`](Self::lease).
     ///
-    /// A store that remembers none answers zero always, which is safe: buckets that nobody has used begin empty then.
+    /// Only a hint: what is recalled while nobody waits here is not kept for the next who does. A store that cannot push keeps this, which is the second.
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable).
+    async fn recalls(&self) -> Result<bool, StoreError> {
+        tokio::time::sleep(RECALLS_LOOKED_FOR).await;
+        Ok(false)
+    }
+
+    /// How long ago, by the authority's clock, this incarnation of a rate store (a Valkey's `master_replid`) was first asked about. The first
+    /// question is noted, and answered with zero.
+    ///
+    /// A store that keeps no note may always answer zero, as this does: an incarnation that seems new never owns more than an old one (R3).
     ///
     /// # Errors
     /// [`Unavailable`](super::StoreErrorKind::Unavailable).
@@ -345,3 +419,6 @@ pub trait QuotaStore: Send + Sync + Debug + 'static {
         Ok(Duration::ZERO)
     }
 }
+
+/// How long [`QuotaStore::recalls`] waits at most.
+pub(crate) const RECALLS_LOOKED_FOR: Duration = Duration::from_secs(1);

@@ -26,17 +26,7 @@ impl RateTerms {
     /// because what a dead node held is lost to the others until it ends.
     #[must_use]
     pub fn lease_time(&self) -> Duration {
-        self.refill_time().checked_div(4).unwrap_or_default().clamp(Duration::from_millis(50), Duration::from_secs(1))
-    }
-
-    /// What a bucket gains in a microsecond, and what a whole unit is, both in the largest unit in which they are whole numbers.
-    pub(crate) fn per_microsecond(&self) -> (u64, u64) {
-        let (units, micros) = (self.units.max(1), self.seconds.max(1).saturating_mul(1_000_000));
-        let (mut a, mut b) = (units, micros);
-        while b > 0 {
-            (a, b) = (b, a % b);
-        }
-        (units / a, micros / a)
+        self.refill_time().checked_div(4).unwrap_or_default().clamp(Duration::from_millis(50), LONGEST_RATE_LEASE)
     }
 
     /// The time in which an empty bucket is full again.
@@ -45,7 +35,34 @@ impl RateTerms {
         let micros = u128::from(self.burst) * u128::from(self.seconds) * 1_000_000 / u128::from(self.units.max(1));
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
+
+    /// Into how many parts a unit is divided, so that a microsecond refills a whole number of them; and that number.
+    #[must_use]
+    pub fn parts(&self) -> (u64, u64) {
+        let (units, micros) = (self.units.max(1), self.seconds.max(1).saturating_mul(1_000_000));
+        let common = greatest_common_divisor(units, micros);
+        (micros / common, units / common)
+    }
+
+    /// Whether an authority may keep it that forgets when it restarts, and that counts in numbers of 53 bits, as Lua does: the bucket refills within a minute, and
+    /// all that it holds, in [`parts`](Self::parts), and what one microsecond more adds, is such a number. Below 150 million units a second the minute decides.
+    #[must_use]
+    pub fn are_short_lived(&self) -> bool {
+        let (scale, refill) = self.parts();
+        let most = u128::from(self.burst) * u128::from(scale) + u128::from(refill);
+        most <= 1 << 53 && self.refill_time() <= Duration::from_secs(60)
+    }
 }
+
+const fn greatest_common_divisor(mut one: u64, mut other: u64) -> u64 {
+    while other > 0 {
+        (one, other) = (other, one % other);
+    }
+    one
+}
+
+/// The longest [`RateTerms::lease_time`] of all rates: whoever does not know with which terms units were lent waits for so long.
+pub const LONGEST_RATE_LEASE: Duration = Duration::from_secs(1);
 
 number!(
     /// Units of a rate that are lent to a node, named by the node before it asks.
@@ -78,7 +95,7 @@ pub struct RateRequest {
     pub spent: Vec<RateReport>,
     /// Leases that end here: what is left of them goes back into the bucket.
     pub returned: Vec<RateReport>,
-    /// Made by the node before it asks: the same id gets the same grant, as long as its lease lasts.
+    /// Made by the node before it asks: the same id gets the same grant, as long as its lease lasts. A grant of nothing makes no lease.
     pub lease: RateLeaseId,
     /// Units wished for; with 0 nothing is granted.
     pub want: u64,
@@ -111,6 +128,9 @@ pub struct RateState {
 pub struct SlotRequest {
     /// Which counter.
     pub counter: CounterId,
+    /// Rises with every wish of this node, its later lives included (microseconds of a clock that goes on while the process does not). A late call that is older than what
+    /// was last heard of the node changes nothing: it would take away places that the node has been given since.
+    pub sequence: u64,
     /// Requests open at once, over all nodes.
     pub limit: u64,
     /// Places of this node that it has and keeps: it must be told at least every third of [`SLOT_LEASE_TIME`]. Less than it had gives the rest back.
@@ -167,6 +187,11 @@ pub struct RateAnswer {
 /// The suite `conformance::rates` tests it. Source: leases with a bounded life, Gray and Cheriton 1989; token bucket, RFC 2697.
 #[async_trait::async_trait]
 pub trait RateStore: Send + Sync + Debug + 'static {
+    /// What it is, in a word for operators, such as `postgres`: what `/readyz` names when it is away.
+    fn backend(&self) -> &'static str {
+        "store"
+    }
+
     /// Takes reports and gives units and places.
     ///
     /// # Errors
@@ -177,6 +202,21 @@ pub trait RateStore: Send + Sync + Debug + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unit_has_as_many_parts_as_whole_numbers_need() {
+        let parts = |units, seconds| RateTerms { units, seconds, burst: 1 }.parts();
+        assert_eq!(parts(100, 1), (10_000, 1));
+        assert_eq!(parts(7, 60), (60_000_000, 7));
+        assert_eq!(parts(3_000_000, 1), (1, 3));
+    }
+
+    #[test]
+    fn long_and_very_fast_rates_are_not_for_authorities_that_forget() {
+        let short = |units, seconds, burst| RateTerms { units, seconds, burst }.are_short_lived();
+        assert!(short(1, 1, 60) && short(60, 3_600, 1) && short(149_999_999, 1, 60 * 149_999_999));
+        assert!(!short(1, 1, 61) && !short(59, 3_600, 1) && !short(299_999_999, 1, 60 * 299_999_999));
+    }
 
     #[test]
     fn leases_of_small_buckets_are_short() {

@@ -1,6 +1,6 @@
 //! Which repeats of a request are free: of those with one tag, the first is billed, and up to three within a day of it are not. Pure.
 
-use super::{Batch, Outcome};
+use super::{Batch, Outcome, UsageRecord};
 use crate::model::Timestamp;
 
 /// How long after a billed request a repeat of it is free.
@@ -35,6 +35,17 @@ fn next(known: Option<Repeats>, at: Timestamp) -> (Repeats, bool) {
     }
 }
 
+/// The tag by which a request may be a repeat of another; none where it would not be billed.
+fn tag_of(record: &UsageRecord) -> Option<u128> {
+    record.retry.filter(|_| matches!(record.outcome, Outcome::Billed | Outcome::Aborted))
+}
+
+/// Every tag of a batch that [`make_free`] asks for and keeps, in order: for stores that ask for all at once.
+#[cfg(feature = "postgres")]
+pub(crate) fn tags(batch: &Batch) -> std::collections::BTreeSet<u128> {
+    batch.records.iter().filter_map(tag_of).collect()
+}
+
 /// Makes the repeats of a batch free, and gives their places. `known` tells what is kept of a tag, `keep` what is to be kept from now on.
 pub(crate) fn make_free<E>(
     batch: &mut Batch,
@@ -43,10 +54,7 @@ pub(crate) fn make_free<E>(
 ) -> Result<Vec<u64>, E> {
     let mut freed = Vec::new();
     for record in &mut batch.records {
-        let Some(tag) = record.retry else { continue };
-        if !matches!(record.outcome, Outcome::Billed | Outcome::Aborted) {
-            continue;
-        }
+        let Some(tag) = tag_of(record) else { continue };
         let (repeats, free) = next(known(tag)?, record.at);
         keep(tag, repeats)?;
         if free {

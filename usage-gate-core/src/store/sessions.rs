@@ -1,9 +1,15 @@
-//! Portal links and sessions.
+//! Portal links, sessions, and the tokens of operators.
 
 use std::fmt::Debug;
 
 use super::StoreError;
-use crate::model::{PortalLink, Session, Timestamp, TokenHash};
+use crate::model::{AdminToken, PortalLink, Session, Timestamp, TokenHash};
+
+/// How long a link is remembered after its end, in microseconds: a day.
+pub(super) const REMEMBERED: i64 = 86_400 * 1_000_000;
+/// Rows of each kind that one write deletes in passing: more than it adds, so that they do not pile up.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) const MOST_SWEPT: u32 = 100;
 
 /// What came of a portal link that was presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +24,7 @@ pub enum Redemption {
     Unknown,
 }
 
-/// Keeps portal links and sessions, both under the hash of their token.
+/// Keeps portal links, sessions and tokens of operators, all under the hash of their token.
 ///
 /// # Contract
 /// - A link is redeemed once: of calls at the same moment one gets [`Begun`](Redemption::Begun), the others [`Used`](Redemption::Used). Using it
@@ -57,6 +63,18 @@ pub trait SessionStore: Send + Sync + Debug + 'static {
     /// # Errors
     /// `Unavailable`.
     async fn mark_seen(&self, hash: TokenHash, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Stores a token of an operator; one that is there already stays as it is.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn create_admin_token(&self, token: &AdminToken) -> Result<(), StoreError>;
+
+    /// A token of an operator.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn admin_token(&self, hash: TokenHash) -> Result<Option<AdminToken>, StoreError>;
 
     /// Ends a session and gives what it was; `None` if there is none.
     ///

@@ -289,6 +289,12 @@ impl Batch {
     pub fn rollups(&self) -> Vec<(RollupKey, RollupDelta)> {
         crate::flush::rollup(self)
     }
+
+    /// Rows of each kind that taking it in forgets at most: more than it adds, so that what is kept stays bounded.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) const fn forgotten_at_most(&self) -> usize {
+        self.records.len().saturating_mul(2).saturating_add(64)
+    }
 }
 
 /// Takes usage in.
@@ -314,6 +320,11 @@ impl Batch {
 /// After an error the caller reads [`watermark`](Self::watermark) and goes on from there: it alone is trusted.
 #[async_trait::async_trait]
 pub trait UsageSink: Send + Sync + Debug + 'static {
+    /// What it is, in a word for operators, such as `postgres`: what `/readyz` names when it is away.
+    fn backend(&self) -> &'static str {
+        "store"
+    }
+
     /// Takes a batch in and gives the watermark after it; one below `first` says that nothing was taken in.
     ///
     /// # Errors

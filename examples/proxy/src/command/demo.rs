@@ -1,6 +1,6 @@
 //! `usage-gate demo`: everything on one machine, to be looked at and thrown away.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -58,14 +58,15 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let metrics = install_metrics()?;
     let made = make_sample(&loaded).await.context("the demo's customers")?;
     let node = Node::start(&loaded, listeners, metrics).await?;
-    let admin = AdminClient::new(format!("http://{}", node.admin).parse()?, &node.token_file)?;
+    let token_file = node.token_file.clone().context("the demo has a token of its own")?;
+    let admin = AdminClient::new(format!("http://{}", node.admin).parse()?, &token_file)?;
     let world = match made {
         Some(made) => World::of(&made)?,
         None => World::again(&admin).await.context("the demo's customers of last time")?,
     };
     let traffic = tokio::spawn(traffic(node.public.to_string(), world.keys.clone()));
     tell_moved(&node, &loaded.config)?;
-    welcome(&node, &world, &admin).await?;
+    welcome(&node, &token_file, &world, &admin).await?;
 
     stop.wait().await;
     traffic.abort();
@@ -195,11 +196,11 @@ fn tell_moved(node: &Node, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn welcome(node: &Node, world: &World, admin: &AdminClient) -> anyhow::Result<()> {
+async fn welcome(node: &Node, token_file: &Path, world: &World, admin: &AdminClient) -> anyhow::Result<()> {
     let [key, small, ..] = &*world.keys else { bail!("the demo has no keys") };
     let tenant = &world.tenant;
     let Node { public, admin: address, .. } = node;
-    let token = absolute(&node.token_file);
+    let token = absolute(token_file);
     let token = token.display();
     let program = super::program();
     let options = format!("--admin-url http://{address} --token-file {token}");

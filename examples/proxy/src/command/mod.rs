@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+mod admin_token;
 mod check;
 mod client;
 mod demo;
@@ -36,6 +37,9 @@ pub(crate) enum Command {
     /// Look into what this node recorded
     #[command(subcommand)]
     Journal(journal::Command),
+    /// Make tokens for the admin API
+    #[command(subcommand, name = "admin-token")]
+    AdminToken(admin_token::Command),
     /// Make and list tenants
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -51,7 +55,6 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     // These need no threads; the others wait for the network.
     match command {
-        Command::Check(arguments) => check::run(&arguments),
         Command::Journal(command) => journal::run(command),
         command => run_waiting(command),
     }
@@ -65,8 +68,9 @@ fn run_waiting(command: Command) -> anyhow::Result<()> {
             Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
             Command::Sample(arguments) => Box::pin(sample::run(arguments)).await,
             Command::Verify(arguments) => Box::pin(verify::run(arguments)).await,
-            Command::Check(arguments) => check::run(&arguments),
+            Command::Check(arguments) => Box::pin(check::run(arguments)).await,
             Command::Journal(command) => journal::run(command),
+            Command::AdminToken(command) => admin_token::run(command).await,
             Command::Tenant(command) => tenant::run(command).await,
             Command::User(command) => user::run(command).await,
             Command::Key(command) => key::run(command).await,

@@ -74,16 +74,22 @@ fn load(arguments: Arguments) -> anyhow::Result<Loaded> {
 
 fn welcome(node: &Node, loaded: &Loaded, upstream: &HttpUrl) -> std::io::Result<()> {
     let Node { public, admin, .. } = node;
-    let token_file = absolute(&node.token_file);
-    let token_file = token_file.display();
     let server = &loaded.config.server;
     let here = server.public_url.as_ref().map_or_else(|| format!("http://{public}"), ToString::to_string);
     say(format_args!("usage-gate {} serves {upstream}", env!("CARGO_PKG_VERSION")))?;
     say(format_args!("  API          {here}"))?;
+    let program = super::program();
+    let Some(token_file) = &node.token_file else {
+        say(format_args!(
+            "  admin        http://{admin}/admin/v1   (tokens are made by {program} admin-token create)"
+        ))?;
+        return Ok(());
+    };
+    let token_file = absolute(token_file);
+    let token_file = token_file.display();
     say(format_args!("  admin        http://{admin}/admin/v1   (token in {token_file})"))?;
     say("next: make a tenant, then a key for it")?;
     let options = format!("--admin-url http://{admin} --token-file {token_file}");
-    let program = super::program();
     say(format_args!("  {program} tenant create --name Acme --plan free {options}"))?;
     say(format_args!("  {program} key create --tenant ten_… --name first {options}"))
 }

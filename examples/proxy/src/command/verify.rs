@@ -8,13 +8,12 @@ use serde_json::{Map, Value, json};
 use usage_gate_core::journal::{Item, entries, in_flight};
 use usage_gate_core::model::TenantId;
 use usage_gate_core::period::{AnchorDay, Calendar, Period, PeriodName, Zone};
-use usage_gate_core::store::{
-    AccountStore, Audit, AuditQuery, CounterAudit, PageRequest, QuotaUse, SqliteStore, UsageReader,
-};
+use usage_gate_core::store::{AccountStore, Audit, AuditQuery, CounterAudit, PageRequest, QuotaUse, UsageReader};
 use usage_gate_core::verify::{Comparison, Difference, UnderWay, UnderWayReport, VerifyReport};
 
 use super::journal::Server;
 use super::{say, table};
+use crate::node::Books;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -38,19 +37,17 @@ const PAUSE: Duration = Duration::from_millis(400);
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let period = arguments.period.to_string();
     let (loaded, folder) = arguments.server.load()?;
-    let database = loaded.config.database();
-    let store = SqliteStore::options(&database).read_only().open().await;
-    let store =
-        store.with_context(|| format!("database {}: if it is elsewhere, name the --config", database.display()))?;
-    let query =
-        AuditQuery { period: span(&store, &arguments.period, arguments.tenant).await?, tenant: arguments.tenant };
-    let mut report = look(&store, &folder, &query).await?;
+    let books = Books::look(&loaded).await?;
+    let period_of_all = span(&*books.accounts, &arguments.period, arguments.tenant).await?;
+    let query = AuditQuery { period: period_of_all, tenant: arguments.tenant };
+    let reader = &books.reader;
+    let mut report = look(&**reader, &folder, &query).await?;
     for _ in 1..LOOKS {
         if report.ok {
             break;
         }
         tokio::time::sleep(PAUSE).await;
-        report = look(&store, &folder, &query).await?;
+        report = look(&**reader, &folder, &query).await?;
     }
     if arguments.json {
         print_json(&report, &period)?
@@ -64,11 +61,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 /// The time that has this name for every tenant: each has its own calendar.
-async fn span(store: &SqliteStore, name: &PeriodName, only: Option<TenantId>) -> anyhow::Result<Period> {
+async fn span(accounts: &dyn AccountStore, name: &PeriodName, only: Option<TenantId>) -> anyhow::Result<Period> {
     let mut span: Option<Period> = None;
     let mut page = PageRequest { after: None, size: 200 };
     loop {
-        let tenants = store.tenants(None, &page).await?;
+        let tenants = accounts.tenants(None, &page).await?;
         for tenant in tenants.items.iter().filter(|tenant| only.is_none_or(|only| only == tenant.id)) {
             let period = name.of(&tenant.calendar);
             span =
@@ -85,9 +82,9 @@ async fn span(store: &SqliteStore, name: &PeriodName, only: Option<TenantId>) ->
     Ok(span.unwrap_or_else(|| name.of(&Calendar::new(Zone::UTC, AnchorDay::FIRST))))
 }
 
-async fn look(store: &SqliteStore, folder: &Path, query: &AuditQuery) -> anyhow::Result<VerifyReport> {
+async fn look(reader: &dyn UsageReader, folder: &Path, query: &AuditQuery) -> anyhow::Result<VerifyReport> {
     // The books first: the journal then has at least as much.
-    let audit = store.audit(query).await?;
+    let audit = reader.audit(query).await?;
     let (folder, query) = (folder.to_owned(), *query);
     // The whole journal is read.
     tokio::task::spawn_blocking(move || compare(&folder, &query, &audit)).await?

@@ -12,12 +12,6 @@ const LATER: &[(&[&str], Option<&str>)] = &[
     (&["server", "tls"], None),
     (&["server", "proxy_protocol"], Some("false")),
     (&["upstream", "http2"], Some("false")),
-    (&["store", "postgres"], None),
-    (&["store", "postgres_file"], None),
-    (&["store", "valkey"], None),
-    (&["store", "valkey_file"], None),
-    (&["store", "migrate"], Some("true")),
-    (&["keys", "max_stale"], Some("1h")),
 ];
 
 /// Takes those keys out; gives the place and the complaint of each that asks for something that is not there.

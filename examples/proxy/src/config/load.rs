@@ -283,15 +283,12 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_an_error_unless_it_changes_nothing() {
-        check_fault("[store]\npostgres = \"postgres://a\"\n", "usage-gate.toml:2:1: `store.postgres` is not built yet");
         check_fault("[server.tls]\ncert_file = \"a\"\n", "usage-gate.toml:1:9: `server.tls` is not built yet");
-        check_fault("[store]\nvalkey = \"redis://a\"\n", "usage-gate.toml:2:1: `store.valkey` is not built yet");
         check_fault(
             "[upstream]\nurls = [\"http://a\", \"http://b\"]\n",
             "usage-gate.toml:2:1: several `upstream.urls`",
         );
-        let text = "[server]\nproxy_protocol = false\n[upstream]\nurls = [\"http://a\"]\nhttp2 = false\n[store]\nmigrate = true\n\
-                    [keys]\nmax_stale = \"1h\"\n";
+        let text = "[server]\nproxy_protocol = false\n[upstream]\nurls = [\"http://a\"]\nhttp2 = false\n";
         assert_eq!(read_text(text, &[]).unwrap().upstream.url.unwrap().to_string(), "http://a");
     }
 
@@ -306,7 +303,7 @@ mod tests {
 
     #[test]
     fn every_later_key_is_named_in_one_go() {
-        let fault = read_text("[server.tls]\n[store]\npostgres = \"a\"\n", &[]).unwrap_err();
+        let fault = read_text("[server]\nproxy_protocol = true\n[server.tls]\n", &[]).unwrap_err();
         assert_eq!(fault.lines().count(), 2, "{fault}");
     }
 
@@ -331,9 +328,9 @@ mod tests {
             ("USAGE_GATE__SERVER__LISTEN", "x", "environment: USAGE_GATE__SERVER__LISTEN: `x` is not an address"),
             ("USAGE_GATE__SERVERR__LISTEN", "x", "environment: USAGE_GATE__SERVERR__LISTEN: unknown key `serverr`"),
             (
-                "USAGE_GATE__STORE__POSTGRES",
-                "x",
-                "environment: USAGE_GATE__STORE__POSTGRES: `store.postgres` is not built",
+                "USAGE_GATE__SERVER__PROXY_PROTOCOL",
+                "true",
+                "environment: USAGE_GATE__SERVER__PROXY_PROTOCOL: `server.proxy_protocol` is not built",
             ),
         ] {
             let fault = read_text("", &[(name, value)]).unwrap_err();

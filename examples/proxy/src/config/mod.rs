@@ -12,6 +12,7 @@ mod portal;
 mod routes;
 mod secrets;
 mod size;
+mod store;
 mod url;
 mod value;
 
@@ -28,6 +29,7 @@ pub(crate) use env::overrides;
 pub(crate) use load::{Loaded, load, load_text};
 pub(crate) use routes::RouteConfig;
 pub(crate) use secrets::read_token;
+pub(crate) use store::{Database, Stores};
 pub(crate) use url::HttpUrl;
 pub(crate) use value::ReservedPrefix;
 
@@ -37,7 +39,7 @@ pub(crate) use value::ReservedPrefix;
 pub(crate) struct Config {
     pub(crate) server: Server,
     pub(crate) upstream: Upstream,
-    pub(crate) store: Store,
+    pub(crate) store: store::Store,
     pub(crate) keys: Keys,
     portal: portal::PortalConfig,
     pub(crate) admin: Admin,
@@ -117,12 +119,6 @@ impl Default for Upstream {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Store {
-    pub(crate) sqlite: Option<PathBuf>,
-}
-
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Keys {
@@ -131,6 +127,8 @@ pub(crate) struct Keys {
     #[serde(deserialize_with = "value::key_prefix")]
     pub(crate) prefix: String,
     pub(crate) pepper_file: Option<PathBuf>,
+    #[serde(deserialize_with = "duration::above_zero")]
+    pub(crate) max_stale: Duration,
 }
 
 impl Default for Keys {
@@ -139,6 +137,7 @@ impl Default for Keys {
             headers: vec![HeaderName::from_static("x-api-key"), http::header::AUTHORIZATION],
             prefix: "ug".into(),
             pepper_file: None,
+            max_stale: Duration::from_secs(3_600),
         }
     }
 }
@@ -181,15 +180,13 @@ impl Default for Abuse {
 pub(crate) struct MeterConfig {}
 
 impl Config {
-    pub(crate) fn database(&self) -> PathBuf {
-        self.store.sqlite.clone().unwrap_or_else(|| self.server.data_dir.join("usage-gate.db"))
-    }
-
     pub(crate) fn pepper_file(&self) -> PathBuf {
         self.keys.pepper_file.clone().unwrap_or_else(|| self.server.data_dir.join("pepper"))
     }
 
-    pub(crate) fn admin_token_file(&self) -> PathBuf {
-        self.admin.token_file.clone().unwrap_or_else(|| self.server.data_dir.join("admin-token"))
+    /// The file of the token that was named, or is made; none where nodes share their tokens by the database and no file was named.
+    pub(crate) fn admin_token_file(&self) -> Option<PathBuf> {
+        let ours = || (!self.is_shared()).then(|| self.server.data_dir.join("admin-token"));
+        self.admin.token_file.clone().or_else(ours)
     }
 }

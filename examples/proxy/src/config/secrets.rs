@@ -16,15 +16,32 @@ impl Loaded {
     pub(crate) fn check_secrets(&self) -> Result<(), Faults> {
         let config = &self.config;
         let mut faults = Vec::new();
-        let token_file = config.admin_token_file();
-        // Our own is made on the first start; one that was named is the operator's to make.
-        let ours_to_make = config.admin.token_file.is_none() && !token_file.exists();
-        if !ours_to_make && let Err(fault) = read_token(&token_file) {
-            faults.push(self.about("admin.token_file", &fault));
+        if let Some(token_file) = config.admin_token_file() {
+            // Our own is made on the first start; one that was named is the operator's to make.
+            let ours_to_make = config.admin.token_file.is_none() && !token_file.exists();
+            if !ours_to_make && let Err(fault) = read_token(&token_file) {
+                faults.push(self.about("admin.token_file", &fault));
+            }
         }
-        if let Err(error) = Pepper::read(config.pepper_file()) {
-            let reason = error.source().map_or_else(String::new, |source| format!(": {source}"));
-            faults.push(self.about("keys.pepper_file", &format!("{error}{reason}")));
+        if config.is_shared() && config.keys.pepper_file.is_none() {
+            let fault = "is missing: with PostgreSQL every node has the same pepper: write 32 random bytes or more into a file, \
+                         such as by `openssl rand -hex 32`, give it to every node, and name it";
+            faults.push(self.about("keys.pepper_file", fault));
+        }
+        match Pepper::read(config.pepper_file()) {
+            Ok(None) if config.is_shared() && config.keys.pepper_file.is_some() => {
+                let fault =
+                    format!("{} is not there: give this node the file of the others", config.pepper_file().display());
+                faults.push(self.about("keys.pepper_file", &fault));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let reason = error.source().map_or_else(String::new, |source| format!(": {source}"));
+                faults.push(self.about("keys.pepper_file", &format!("{error}{reason}")));
+            }
+        }
+        if let Err(Faults(of_stores)) = self.stores() {
+            faults.extend(of_stores);
         }
         if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
     }

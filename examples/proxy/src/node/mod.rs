@@ -3,9 +3,11 @@
 mod data_dir;
 mod free_plan;
 mod open;
+mod stores;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -15,7 +17,6 @@ use tokio::task::JoinHandle;
 use usage_gate_axum::AdminTokens;
 use usage_gate_core::UsageGate;
 use usage_gate_core::clock::Clock;
-use usage_gate_core::store::SqliteStore;
 
 use crate::config::{self, Config, HttpUrl, Loaded};
 use crate::listen::public::Public;
@@ -23,6 +24,7 @@ use crate::listen::{Drain, admin, bind};
 use data_dir::DataDir;
 pub(crate) use data_dir::random_hex;
 pub(crate) use open::Opened;
+pub(crate) use stores::Books;
 
 /// What a process needs to end after `server.drain`: leases go back, usage is shipped.
 const LAST_STEPS: Duration = Duration::from_secs(5);
@@ -63,13 +65,13 @@ impl Listeners {
 #[derive(Debug)]
 pub(crate) struct Node {
     gate: UsageGate,
-    store: SqliteStore,
+    books: Books,
     config: Config,
     drain: Drain,
     upkeep: JoinHandle<()>,
     pub(crate) public: SocketAddr,
     pub(crate) admin: SocketAddr,
-    pub(crate) token_file: PathBuf,
+    pub(crate) token_file: Option<PathBuf>,
     /// Holds the lock until the end.
     _data_dir: DataDir,
 }
@@ -81,23 +83,27 @@ impl Node {
         metrics: PrometheusHandle,
     ) -> anyhow::Result<Self> {
         let config = loaded.config.clone();
-        let Opened { gate, store, data_dir } = {
+        let Opened { gate, books, data_dir } = {
             // The process before us may still be finishing requests.
             let patience = config.server.drain_delay + config.server.drain + LAST_STEPS;
             Opened::open(loaded, Clock::system(), patience).await?
         };
         let token_file = config.admin_token_file();
-        if config.admin.token_file.is_none() {
-            data_dir::make_token(&token_file)?;
+        let mut tokens = AdminTokens::kept_in(Arc::clone(&books.sessions));
+        if let Some(token_file) = &token_file {
+            if config.admin.token_file.is_none() {
+                data_dir::make_token(token_file)?;
+            }
+            let token = config::read_token(token_file);
+            let token = token.map_err(|fault| anyhow!(loaded.about("admin.token_file", &fault)))?;
+            tokens = AdminTokens::new(token).and_kept_in(Arc::clone(&books.sessions));
         }
-        let token =
-            config::read_token(&token_file).map_err(|fault| anyhow!(loaded.about("admin.token_file", &fault)))?;
         free_plan::ensure(&gate).await.context("the first plan")?;
 
         let addresses = (listeners.public.local_addr()?, listeners.admin.local_addr()?);
         let portal = loaded.portal(addresses.0)?;
         let public = Public::new(&config, &gate, &portal)?;
-        let router = admin::router(&gate, AdminTokens::new(token), &portal, metrics.clone());
+        let router = admin::router(&gate, tokens, &portal, metrics.clone());
         let drain = Drain::default();
         drain.spawn({
             let (config, drain) = (config.clone(), drain.clone());
@@ -107,7 +113,7 @@ impl Node {
         let upkeep = tokio::spawn(admin::keep_up(metrics));
         Ok(Self {
             gate,
-            store,
+            books,
             config,
             drain,
             upkeep,
@@ -127,7 +133,7 @@ impl Node {
             tracing::warn!(connections = cut_off, "cut off what did not finish within server.drain");
         }
         self.upkeep.abort();
-        open::end(&self.gate, &self.store).await.context("the last usage could not be written")
+        open::end(&self.gate, &self.books).await.context("the last usage could not be written")
     }
 }
 

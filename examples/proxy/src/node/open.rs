@@ -5,16 +5,17 @@ use std::time::Duration;
 use anyhow::Context;
 use usage_gate_core::UsageGate;
 use usage_gate_core::clock::Clock;
-use usage_gate_core::store::{SqliteStore, StoreError};
+use usage_gate_core::store::StoreError;
 
 use super::data_dir::DataDir;
+use super::stores::{Books, OpenStores};
 use crate::config::Loaded;
 
 /// A gate over its database.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) gate: UsageGate,
-    pub(crate) store: SqliteStore,
+    pub(crate) books: Books,
     /// Holds the lock until the end.
     pub(super) data_dir: DataDir,
 }
@@ -29,19 +30,15 @@ impl Opened {
             Some(name) => name.clone(),
             None => data_dir.node_id()?,
         };
-        let database = config.database();
-        let store = SqliteStore::options(&database)
-            .clock(clock.clone())
-            .open()
-            .await
-            .with_context(|| format!("database {}", database.display()))?;
-        let gate = UsageGate::builder()
-            .store(store.clone())
+        let stores = OpenStores::open(loaded, clock.clone()).await?;
+        let gate = stores
+            .give_to(UsageGate::builder())
             .clock(clock)
             .pepper_file(config.pepper_file())
             .node(name)
             .data_dir(&config.server.data_dir)
             .journal(config.journal.to_gate())
+            .max_stale(config.keys.max_stale)
             .key_prefix(&*config.keys.prefix)
             .key_headers(config.keys.headers.iter().map(http::HeaderName::as_str))
             .legacy_headers(config.limits.legacy_headers)
@@ -53,20 +50,20 @@ impl Opened {
             .routes(routes);
         let gate = config.meters.keys().fold(gate, |gate, meter| gate.meter(meter));
         let gate = gate.build().await.context("gate")?;
-        Ok(Self { gate, store, data_dir })
+        Ok(Self { gate, books: stores.books, data_dir })
     }
 
     /// Ends it without having served.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
-        end(&self.gate, &self.store).await.context("the gate could not be closed")
+        end(&self.gate, &self.books).await.context("the gate could not be closed")
     }
 }
 
 /// The last steps: leases go back, usage is shipped, and the database is one file.
-pub(super) async fn end(gate: &UsageGate, store: &SqliteStore) -> Result<(), StoreError> {
+pub(super) async fn end(gate: &UsageGate, books: &Books) -> Result<(), StoreError> {
     let drained = gate.drain().await;
     // Who stops it to copy the folder may forget the log. It is read at the next start all the same.
-    if let Err(fault) = store.checkpoint().await {
+    if let Err(fault) = books.close().await {
         tracing::info!(fault = &fault as &dyn std::error::Error, "the database keeps a log beside it: copy both");
     }
     drained

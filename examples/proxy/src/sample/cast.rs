@@ -7,7 +7,6 @@ use usage_gate_core::model::{
     User, UserId,
 };
 use usage_gate_core::period::{AnchorDay, Calendar};
-use usage_gate_core::store::AccountStore;
 use zeroize::Zeroizing;
 
 use super::Customer;
@@ -161,7 +160,7 @@ pub(super) async fn hire(
     plan: Plan,
     now: Timestamp,
 ) -> anyhow::Result<Cast> {
-    let store = &opened.store;
+    let store = &opened.books.accounts;
     store.create_plan(&plan).await.context("plan")?;
     let calendar = company.calendar()?;
     let tenant = Tenant {

@@ -16,7 +16,7 @@ mod story;
 
 use anyhow::{Context, bail};
 use usage_gate_core::model::{TenantId, Timestamp, UserId};
-use usage_gate_core::store::{AccountStore, KeyStore, PageRequest};
+use usage_gate_core::store::PageRequest;
 use zeroize::Zeroizing;
 
 use crate::config::Loaded;
@@ -74,7 +74,7 @@ pub(crate) const TENANTS: [&str; 2] = [story::ACME.external_id, story::GLOBEX.ex
 
 /// Whether the sample is here already, or something else by its names.
 pub(crate) async fn found(opened: &Opened) -> anyhow::Result<Option<String>> {
-    let store = &opened.store;
+    let store = &opened.books.accounts;
     let mut page = PageRequest { after: None, size: 200 };
     loop {
         let tenants = store.tenants(None, &page).await?;
@@ -137,8 +137,8 @@ impl Maker<'_> {
         let calls = Calls::new(company, order, self.now, self.opened.gate.meters())?;
         let plan = company.plan(calls.used_of_month("output_tokens"), self.now);
         let cast = cast::hire(self.opened, company, plan, self.now).await?;
-        let used = self.spent.stream().ship(&calls, &self.opened.store, &cast, self.progress).await?;
-        self.opened.store.mark_used(&used.last_uses).await.context("last uses")?;
+        let used = self.spent.stream().ship(&calls, &*self.opened.books.usage, &cast, self.progress).await?;
+        self.opened.books.keys.mark_used(&used.last_uses).await.context("last uses")?;
         self.spent.book(&cast, &used).await.context("limits")?;
         self.made.calls += used.calls;
         self.made.refusals += used.refusals;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use usage_gate_core::model::{Meters, Per, RequestId, StreamId, Timestamp};
 use usage_gate_core::period::bucket_start;
-use usage_gate_core::store::{Batch, LastUse, Measured, Outcome, RefusalSum, SqliteStore, UsageRecord, UsageSink};
+use usage_gate_core::store::{Batch, LastUse, Measured, Outcome, RefusalSum, UsageRecord, UsageSink};
 
 use super::calls::{Call, Calls, Day, Refusal};
 use super::cast::Cast;
@@ -40,7 +40,7 @@ impl Stream {
     pub(super) async fn ship(
         &mut self,
         calls: &Calls<'_>,
-        store: &SqliteStore,
+        store: &dyn UsageSink,
         cast: &Cast,
         progress: &mut Progress,
     ) -> anyhow::Result<Used> {

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use usage_gate_core::model::{CountedBy, LimitKind, Per, StreamId, WhenExceeded};
 use usage_gate_core::store::{
-    CounterId, KeyStore, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, QuotaStore, Subject, TableId,
+    CounterId, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, Subject, TableId,
 };
 
 use super::cast::Cast;
@@ -22,7 +22,7 @@ impl<'a> Spent<'a> {
     pub(super) async fn begin(opened: &'a Opened) -> anyhow::Result<Self> {
         let boot = StreamId::generate();
         let node = NodeIdentity { node: "sample".to_owned(), boot, table: TableId::generate() };
-        opened.store.register(&node).await.context("quotas")?;
+        opened.books.quotas.register(&node).await.context("quotas")?;
         Ok(Self { opened, node, stream: Stream::new(boot) })
     }
 
@@ -33,7 +33,7 @@ impl<'a> Spent<'a> {
 
     /// Books what was used of the periods that run now.
     pub(super) async fn book(&self, cast: &Cast, used: &Used) -> anyhow::Result<()> {
-        let position = self.opened.store.position().await?;
+        let position = self.opened.books.keys.position().await?;
         let mut call = self.call();
         for limit in &cast.plan.limits {
             if limit.kind != LimitKind::Quota {
@@ -61,10 +61,12 @@ impl<'a> Spent<'a> {
                 cap_version: u32::try_from(position.0).unwrap_or(u32::MAX),
                 want,
                 beyond_cap: limit.when_exceeded == WhenExceeded::Allow,
+                early: false,
+                needed: 0,
             });
         }
         call.requests.sort_by(|one, other| one.counter.cmp(&other.counter));
-        let answer = self.opened.store.lease(&call).await?;
+        let answer = self.opened.books.quotas.lease(&call).await?;
         let mut returned = self.call();
         for (request, grant) in call.requests.iter().zip(&answer.grants) {
             // Nobody else holds units of a tenant that was just made.
@@ -78,7 +80,7 @@ impl<'a> Spent<'a> {
             }
             returned.returns.push(LeaseReport { lease: grant.lease, used: grant.units });
         }
-        self.opened.store.lease(&returned).await?;
+        self.opened.books.quotas.lease(&returned).await?;
         Ok(())
     }
 

@@ -227,7 +227,9 @@ fn driver(world: &World, stream: StreamId, table: Arc<LeaseTable>) -> LeaseDrive
         counters: Arc::default(),
         queue: Arc::default(),
         metrics: Arc::new(Metrics::new(&routes)),
+        shared: false,
         away: AtomicBool::new(false),
+        asked_at: AtomicU64::new(0),
         calls: AtomicU64::new(0),
         turn: tokio::sync::Mutex::new(None),
     }

@@ -8,13 +8,11 @@ use super::MemoryStore;
 use super::keys::Feed;
 use crate::model::{Key, KeyId, Plan, Secret, Tenant, TenantId, Timestamp, User, UserId};
 use crate::secret::CredentialId;
+use crate::store::feed;
 use crate::store::paging::{self, Begin, begin};
 use crate::store::{
     AccountStore, Change, ChangeOutcome, Changed, Page, PageRequest, ResolvedKey, StoreError, UserFilter,
 };
-
-/// Tenants that a new plan version moves one by one in the feed; beyond that it says that everything changed.
-const MOST_MOVED: usize = 1_000;
 
 /// All accounts and the feed of their changes, under one lock.
 #[derive(Debug, Default)]
@@ -25,6 +23,8 @@ pub(super) struct Accounts {
     keys: BTreeMap<KeyId, Key>,
     credentials: HashMap<CredentialId, KeyId>,
     pub(super) feed: Feed,
+    /// Of the pepper that all of them are hashed with.
+    pub(super) pepper: Option<u64>,
 }
 
 impl Accounts {
@@ -63,11 +63,7 @@ impl Accounts {
                 tenant.plan_version = version;
                 moved.push(tenant.id);
             }
-            if moved.len() > MOST_MOVED {
-                self.feed.push(Changed::All);
-            } else {
-                moved.into_iter().for_each(|tenant| self.feed.push(Changed::Tenant(tenant)));
-            }
+            feed::moved(moved).into_iter().for_each(|change| self.feed.push(change));
         }
         Some(version)
     }
@@ -235,11 +231,10 @@ impl AccountStore for MemoryStore {
     async fn change_tenant(&self, id: TenantId, change: &Change<Tenant>) -> Result<ChangeOutcome<Tenant>, StoreError> {
         self.change(|accounts| {
             let Some(before) = accounts.living_tenant(id) else { return Ok(ChangeOutcome::Missing) };
-            let mut tenant = before.clone();
-            if let Err(invalid) = change.apply(&mut tenant) {
-                return Ok(ChangeOutcome::Refused(invalid));
-            }
-            let tenant = Tenant { id, created_at: before.created_at, deleted_at: None, ..tenant };
+            let tenant = match change.made_of(before) {
+                Ok(tenant) => tenant,
+                Err(invalid) => return Ok(ChangeOutcome::Refused(invalid)),
+            };
             accounts.check_tenant(&tenant, "change a tenant")?;
             accounts.tenants.insert(id, tenant.clone());
             accounts.feed.push(Changed::Tenant(id));
@@ -276,11 +271,10 @@ impl AccountStore for MemoryStore {
     async fn change_user(&self, id: UserId, change: &Change<User>) -> Result<ChangeOutcome<User>, StoreError> {
         self.change(|accounts| {
             let Some(before) = accounts.living_user(id) else { return Ok(ChangeOutcome::Missing) };
-            let mut user = before.clone();
-            if let Err(invalid) = change.apply(&mut user) {
-                return Ok(ChangeOutcome::Refused(invalid));
-            }
-            let user = User { id, tenant: before.tenant, created_at: before.created_at, deleted_at: None, ..user };
+            let user = match change.made_of(before) {
+                Ok(user) => user,
+                Err(invalid) => return Ok(ChangeOutcome::Refused(invalid)),
+            };
             accounts.check_user(&user, "change a user")?;
             accounts.users.insert(id, user.clone());
             for key in accounts.keys.values().filter(|key| key.user == Some(id)) {
@@ -320,11 +314,10 @@ impl AccountStore for MemoryStore {
     async fn change_key(&self, id: KeyId, change: &Change<Key>) -> Result<ChangeOutcome<Key>, StoreError> {
         self.change(|accounts| {
             let Some(before) = accounts.keys.get(&id) else { return Ok(ChangeOutcome::Missing) };
-            let mut key = before.clone();
-            if let Err(invalid) = change.apply(&mut key) {
-                return Ok(ChangeOutcome::Refused(invalid));
-            }
-            let key = Key { id, tenant: before.tenant, created_at: before.created_at, ..key };
+            let key = match change.made_of(before) {
+                Ok(key) => key,
+                Err(invalid) => return Ok(ChangeOutcome::Refused(invalid)),
+            };
             accounts.put_key(key.clone(), "change a key")?;
             Ok(ChangeOutcome::Changed(key))
         })

@@ -1,18 +1,11 @@
 //! Who a credential belongs to, in memory, and the feed of changes.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use super::MemoryStore;
 use crate::secret::CredentialId;
+use crate::store::feed::{self, After, MOST_ANSWERED, MOST_CHANGES, PATIENCE};
 use crate::store::{Changed, Changes, FeedPosition, KeyStore, LastUse, ResolvedKey, StoreError};
-
-/// Changes kept; who asks for older ones is told that everything may have changed.
-const MOST_CHANGES: usize = 100_000;
-/// Changes in one answer.
-const MOST_ANSWERED: usize = 10_000;
-/// How long a question waits for a change.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The last changes, numbered from 1.
 #[derive(Debug, Default)]
@@ -24,7 +17,7 @@ pub(super) struct Feed {
 
 impl Feed {
     pub(super) fn push(&mut self, change: Changed) {
-        if self.kept.len() >= MOST_CHANGES {
+        if self.kept.len() >= MOST_CHANGES as usize {
             self.kept.pop_front();
         }
         self.kept.push_back(change);
@@ -36,16 +29,13 @@ impl Feed {
     }
 
     fn after(&self, position: FeedPosition) -> Changes {
-        let missing = self.last.checked_sub(position.0).and_then(|missing| usize::try_from(missing).ok());
-        match missing {
-            // Never seen from here, or trimmed meanwhile.
-            None => Changes { items: vec![Changed::All], position: self.position() },
-            Some(missing) if missing > self.kept.len() => {
-                Changes { items: vec![Changed::All], position: self.position() }
-            }
-            Some(missing) => {
-                let items: Vec<Changed> =
-                    self.kept.iter().skip(self.kept.len() - missing).take(MOST_ANSWERED).cloned().collect();
+        let (first, last) = (self.last + 1 - u64::try_from(self.kept.len()).unwrap_or(0), self.position());
+        match feed::after(position, Some(first), last) {
+            After::Nothing => Changes { items: Vec::new(), position: last },
+            After::Unknown => Changes { items: vec![Changed::All], position: last },
+            After::Kept => {
+                let known = usize::try_from(position.0 + 1 - first).unwrap_or(usize::MAX);
+                let items: Vec<Changed> = self.kept.iter().skip(known).take(MOST_ANSWERED as usize).cloned().collect();
                 let answered = u64::try_from(items.len()).unwrap_or(0);
                 Changes { items, position: FeedPosition(position.0 + answered) }
             }
@@ -55,6 +45,10 @@ impl Feed {
 
 #[async_trait::async_trait]
 impl KeyStore for MemoryStore {
+    fn backend(&self) -> &'static str {
+        "memory"
+    }
+
     async fn resolve(&self, credential: &CredentialId) -> Result<Option<ResolvedKey>, StoreError> {
         self.accounts().resolve(credential)
     }
@@ -81,6 +75,10 @@ impl KeyStore for MemoryStore {
         Ok(self.accounts().feed.position())
     }
 
+    async fn pepper_fingerprint(&self, ours: u64) -> Result<u64, StoreError> {
+        Ok(*self.accounts().pepper.get_or_insert(ours))
+    }
+
     async fn mark_used(&self, uses: &[LastUse]) -> Result<(), StoreError> {
         let mut accounts = self.accounts();
         for LastUse { credential, at } in uses {
@@ -104,7 +102,7 @@ mod tests {
             feed.push(Changed::Key(KeyId::generate()));
         }
         assert_eq!(feed.after(FeedPosition(0)).items, [Changed::All]);
-        assert_eq!(feed.after(FeedPosition(1)).items.len(), MOST_ANSWERED);
+        assert_eq!(feed.after(FeedPosition(1)).items.len(), MOST_ANSWERED as usize);
         assert_eq!(feed.after(FeedPosition(u64::MAX)).items, [Changed::All], "a feed that was reset");
         assert!(feed.after(feed.position()).items.is_empty());
     }

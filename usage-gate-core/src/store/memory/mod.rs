@@ -1,11 +1,12 @@
-//! The memory store: all six traits for one process, gone when it ends. For tests, trials and hosts that keep no usage.
+//! The memory store: all seven traits for one process, gone when it ends. For tests, trials and hosts that keep no usage.
 //!
-//! The quotas are the ledger of `lease/ledger.rs` itself; accounts and keys share one lock, so that a change and its place in the feed are one step.
+//! The quotas are the ledger of `lease/ledger.rs` itself, the rates the buckets of `rates/bucket.rs`; accounts and keys share one lock, so that a change and its place in the feed are one step.
 
 mod accounts;
 mod audit;
 mod keys;
 mod quotas;
+mod rates;
 mod reader;
 mod sessions;
 mod usage;
@@ -16,8 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::lease::incarnations::Incarnations;
 use crate::lease::ledger::Ledger;
 use accounts::Accounts;
+use rates::Rates;
 use sessions::Sessions;
 use usage::Usage;
 
@@ -39,11 +42,15 @@ pub struct MemoryStore {
 struct Inner {
     clock: Clock,
     ledger: Mutex<Ledger>,
+    incarnations: Mutex<Incarnations>,
+    rates: Mutex<Rates>,
     usage: Mutex<Usage>,
     accounts: Mutex<Accounts>,
     sessions: Mutex<Sessions>,
     /// Rings when the feed of changes has grown.
     fed: watch::Sender<()>,
+    /// Rings when leases may have been recalled.
+    recalled: watch::Sender<()>,
 }
 
 impl MemoryStore {
@@ -54,10 +61,13 @@ impl MemoryStore {
             inner: Arc::new(Inner {
                 clock,
                 ledger: Mutex::default(),
+                incarnations: Mutex::default(),
+                rates: Mutex::default(),
                 usage: Mutex::default(),
                 accounts: Mutex::default(),
                 sessions: Mutex::default(),
                 fed: watch::Sender::new(()),
+                recalled: watch::Sender::new(()),
             }),
         }
     }
@@ -70,6 +80,14 @@ impl MemoryStore {
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.inner.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn incarnations(&self) -> MutexGuard<'_, Incarnations> {
+        self.inner.incarnations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.inner.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept_usage(&self) -> MutexGuard<'_, Usage> {
@@ -118,8 +136,25 @@ mod tests {
     mod quotas {
         crate::conformance::quota_store_tests!(super::fresh());
     }
+    mod rates {
+        crate::conformance::rate_store_tests!(super::fresh());
+    }
     mod usage {
         crate::conformance::usage_store_tests!(super::fresh());
+    }
+
+    #[tokio::test]
+    async fn it_agrees_with_the_bucket() {
+        let manual = crate::clock::ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
+        let store = MemoryStore::new(manual.clock());
+        crate::conformance::rates::agrees_with_the_bucket(&store, &manual).await;
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_node_had_comes_back_when_its_lease_ends() {
+        let manual = crate::clock::ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
+        let store = MemoryStore::new(manual.clock());
+        crate::conformance::rates::what_a_dead_node_had_comes_back_when_its_lease_ends(&store, &manual).await;
     }
 
     #[tokio::test]
@@ -127,6 +162,11 @@ mod tests {
         let manual = crate::clock::ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
         let store = MemoryStore::new(manual.clock());
         crate::conformance::quotas::agrees_with_the_ledger(&store, &manual).await;
+    }
+
+    #[tokio::test]
+    async fn the_first_pepper_is_kept() {
+        crate::conformance::keys::the_first_pepper_is_kept(&fresh().0).await;
     }
 
     #[tokio::test]
@@ -141,5 +181,12 @@ mod tests {
         let manual = crate::clock::ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
         let store = MemoryStore::new(manual.clock());
         crate::conformance::quotas::a4_a_debt_of_an_ended_period_counts_in_its_own(&store, &manual).await;
+    }
+
+    #[tokio::test]
+    async fn units_of_the_next_period_are_leased_a_minute_early() {
+        let manual = crate::clock::ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
+        let store = MemoryStore::new(manual.clock());
+        crate::conformance::quotas::a4_units_of_the_next_period_are_leased_a_minute_early(&store, &manual).await;
     }
 }

@@ -1,19 +1,18 @@
-//! Portal links and sessions in memory.
+//! Portal links, sessions and tokens of operators in memory.
 
 use std::collections::HashMap;
 
 use super::MemoryStore;
-use crate::model::{PortalLink, Session, Timestamp, TokenHash};
+use crate::model::{AdminToken, PortalLink, Session, Timestamp, TokenHash};
+use crate::store::sessions::REMEMBERED;
 use crate::store::{Redemption, SessionStore, StoreError};
-
-/// How long a link is remembered after its end: a day.
-const REMEMBERED: i64 = 86_400 * 1_000_000;
 
 /// Links, each with whether it was used, and sessions.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     links: HashMap<TokenHash, (PortalLink, bool)>,
     sessions: HashMap<TokenHash, Session>,
+    admin_tokens: HashMap<TokenHash, AdminToken>,
     /// When rows that have ended were last looked for.
     swept_at: Timestamp,
 }
@@ -81,6 +80,15 @@ impl SessionStore for MemoryStore {
             session.last_seen_at = session.last_seen_at.max(at);
         }
         Ok(())
+    }
+
+    async fn create_admin_token(&self, token: &AdminToken) -> Result<(), StoreError> {
+        self.kept_sessions().admin_tokens.entry(token.hash).or_insert_with(|| token.clone());
+        Ok(())
+    }
+
+    async fn admin_token(&self, hash: TokenHash) -> Result<Option<AdminToken>, StoreError> {
+        Ok(self.kept_sessions().admin_tokens.get(&hash).cloned())
     }
 
     async fn end_session(&self, hash: TokenHash) -> Result<Option<Session>, StoreError> {

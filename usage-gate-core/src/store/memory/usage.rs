@@ -55,6 +55,10 @@ pub(super) struct Digest {
 
 #[async_trait::async_trait]
 impl UsageSink for MemoryStore {
+    fn backend(&self) -> &'static str {
+        "memory"
+    }
+
     async fn accept(&self, batch: Batch) -> Result<u64, StoreError> {
         // B4: all of it in one critical section.
         Ok(self.kept_usage().accept(batch))

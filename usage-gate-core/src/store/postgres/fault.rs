@@ -1,5 +1,7 @@
 //! What a failure means for the caller.
 
+use std::error::Error;
+
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
@@ -46,7 +48,7 @@ impl Fault {
             Self::Store(error) => return error,
             Self::Postgres(error) => error,
         };
-        if error.code().is_some_and(must_be_mended) {
+        if error.code().is_some_and(must_be_mended) || is_distrust(&error) {
             StoreError::unusable(what, error)
         } else {
             // Away, too slow, in conflict with another call, or the answer was lost: the same call may succeed later.
@@ -54,9 +56,20 @@ impl Fault {
         }
     }
 
-    /// Whether the server says that something unique exists already.
-    pub(super) fn is_duplicate(&self) -> bool {
-        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
+    /// Whether the connection was lost, as all are when the server stops. What was asked may have been done.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        match error.code() {
+            Some(code) => [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN].contains(code),
+            None => error.is_closed() || error.source().is_some_and(<dyn Error>::is::<std::io::Error>),
+        }
+    }
+
+    /// The name of the unique index in which something exists already.
+    pub(super) fn taken_index(&self) -> Option<&str> {
+        let Self::Postgres(error) = self else { return None };
+        let error = error.as_db_error().filter(|error| *error.code() == SqlState::UNIQUE_VIOLATION)?;
+        error.constraint()
     }
 }
 
@@ -64,4 +77,18 @@ impl Fault {
 fn must_be_mended(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
     matches!(class, "22" | "23" | "28" | "3D" | "3F" | "42")
+}
+
+/// Whether the server's certificate is not one that the address lets through.
+#[cfg(feature = "postgres-tls")]
+fn is_distrust(error: &tokio_postgres::Error) -> bool {
+    let refused =
+        error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).and_then(std::io::Error::get_ref);
+    let refused = refused.and_then(|refused| refused.downcast_ref::<rustls::Error>());
+    matches!(refused, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+#[cfg(not(feature = "postgres-tls"))]
+const fn is_distrust(_: &tokio_postgres::Error) -> bool {
+    false
 }

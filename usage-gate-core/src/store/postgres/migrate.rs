@@ -7,8 +7,13 @@ use super::fault::Fault;
 use crate::store::StoreError;
 use crate::store::migrate::{Applied, Migration, next};
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") }];
+const MIGRATIONS: [Migration; 5] = [
+    Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
+    Migration { version: 2, name: "quotas", sql: include_str!("migrations/0002_quotas.sql") },
+    Migration { version: 3, name: "usage", sql: include_str!("migrations/0003_usage.sql") },
+    Migration { version: 4, name: "tokens", sql: include_str!("migrations/0004_tokens.sql") },
+    Migration { version: 5, name: "rates", sql: include_str!("migrations/0005_rates.sql") },
+];
 
 /// Any number that nobody else takes: `usagegat` in ASCII.
 const LOCK: i64 = 0x7573_6167_6567_6174;

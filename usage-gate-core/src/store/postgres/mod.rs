@@ -4,20 +4,47 @@
 //! What requests wait for is one statement: a call of a function of the schema, which commits by itself. A node that stops in the middle of a transaction
 //! would keep its locks until a time-out; one that stops in the middle of a statement keeps nothing.
 
+mod accounts;
+mod audit;
 mod connect;
+mod days;
+mod digests;
 mod fault;
+mod feed;
+mod inspect;
+mod keys;
+mod ledger_call;
 mod migrate;
+mod months;
+mod quota_use;
+mod quotas;
+mod rates;
+mod reader;
+mod repeats;
+mod requests;
+mod rollups;
+mod rows;
+mod sessions;
+mod tls;
+mod usage;
 mod value;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Pool};
+use tokio_postgres::IsolationLevel;
+
+pub use inspect::{OLDEST_POSTGRES, PostgresReport};
 
 use crate::clock::Clock;
 use crate::store::StoreError;
+use connect::{Address, Lent};
 use fault::Fault;
+use feed::Listener;
 
 /// How to open a [`PostgresStore`].
 #[derive(Debug, Clone)]
@@ -65,16 +92,33 @@ impl PostgresOptions {
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) if the server is away.
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
         const WHAT: &str = "open the database";
-        let pool = connect::pool(&self.url, self.connections, self.call_timeout)?;
-        let store =
-            PostgresStore { inner: Arc::new(Inner { pool, clock: self.clock, call_timeout: self.call_timeout }) };
+        let may_migrate = self.migrate;
+        let store = self.connect()?;
         let mut client = store.client(WHAT).await?;
-        migrate::migrate(&mut client, self.migrate).await.map_err(|fault| fault.into_store(WHAT))?;
+        migrate::migrate(&mut client, may_migrate).await.map_err(|fault| fault.into_store(WHAT))?;
         Ok(store)
+    }
+
+    /// Connections, made as they are needed.
+    fn connect(self) -> Result<PostgresStore, StoreError> {
+        let address = Address::read(&self.url, self.call_timeout)?;
+        Ok(PostgresStore {
+            inner: Arc::new(Inner {
+                pool: address.pool(self.connections)?,
+                listener: Listener::new(address),
+                clock: self.clock,
+                call_timeout: self.call_timeout,
+                ahead: AtomicI64::new(0),
+                months: months::Months::default(),
+            }),
+        })
     }
 }
 
 /// Keeps everything in one PostgreSQL database. Cheap to clone; clones share the connections.
+///
+/// A PgBouncer that pools transactions may stand between. It does not pass on what the server tells of changes: those of other nodes are then seen within
+/// about a second, and not at once.
 ///
 /// ```no_run
 /// # use usage_gate_core::store::{PostgresStore, StoreError};
@@ -89,13 +133,20 @@ pub struct PostgresStore {
 
 struct Inner {
     pool: Pool,
+    listener: Listener,
     /// The server's without.
     clock: Option<Clock>,
     call_timeout: Duration,
+    /// Microseconds by which the server's clock was ahead of ours at its last answer.
+    ahead: AtomicI64,
+    months: months::Months,
 }
 
 impl PostgresStore {
     /// Opens a database by its address, `postgres://user:password@host:port/database?sslmode=…`.
+    ///
+    /// `sslmode` means what it means for libpq: `disable`, `prefer` (the default), `require`, `verify-ca`, `verify-full`, which alone keeps out who pretends
+    /// to be the server. Authorities are those of the PEM file `sslrootcert=…`, else the system's. Whatever encrypts needs the feature `postgres-tls`.
     ///
     /// # Errors
     /// As [`PostgresOptions::open`].
@@ -115,8 +166,12 @@ impl PostgresStore {
         }
     }
 
-    /// A connection of the pool.
+    /// A connection of the pool, one that was not found closed.
     async fn client(&self, what: &'static str) -> Result<Client, StoreError> {
+        // What the server said last to connections that are idle, such as that it stops, is read before one of them is taken: on a runtime of one thread
+        // the first turn finds out that there is something to read, and the second reads it.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
         self.inner.pool.get().await.map_err(|error| fault::of_pool(error).into_store(what))
     }
 
@@ -126,12 +181,69 @@ impl PostgresStore {
         what: &'static str,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let call = async {
-            let mut client = self.client(what).await?;
-            work(&mut client).await.map_err(|fault| fault.into_store(what))
-        };
+        self.within(what, async {
+            let mut lent = Lent::default();
+            let outcome = work(lent.hold(self.client(what).await?)).await;
+            lent.give_back();
+            outcome
+        })
+        .await
+    }
+
+    /// Runs one call that may be done twice: it is, if the connection turns out to be lost, as all are after a restart of the server.
+    async fn ask<T>(
+        &self,
+        what: &'static str,
+        work: impl AsyncFnOnce(&tokio_postgres::Client) -> Result<T, Fault> + Clone,
+    ) -> Result<T, StoreError> {
+        self.within(what, async {
+            let mut lent = Lent::default();
+            let mut outcome = work.clone()(lent.hold(self.client(what).await?)).await;
+            if outcome.as_ref().is_err_and(Fault::is_lost_connection) {
+                lent.close();
+                outcome = work(lent.hold(self.client(what).await?)).await;
+            }
+            lent.give_back();
+            outcome
+        })
+        .await
+    }
+
+    /// Runs one transaction: what `work` does is done as a whole if it succeeds, and not at all if it fails.
+    async fn change<T>(
+        &self,
+        what: &'static str,
+        work: impl AsyncFnOnce(&tokio_postgres::Client) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        self.within(what, async {
+            let mut lent = Lent::default();
+            let mut client = lent.hold(self.client(what).await?);
+            // Unlike a question, a change is not asked twice: therefore the connection is tried first.
+            if client.check_connection().await.is_err() {
+                lent.close();
+                client = lent.hold(self.client(what).await?);
+            }
+            // Whatever is the database's default: what is read after a lock is to be what the holder before has written.
+            let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
+            let outcome = work(transaction.client()).await;
+            match &outcome {
+                Ok(_) => transaction.commit().await?,
+                Err(_) => transaction.rollback().await?,
+            }
+            lent.give_back();
+            outcome
+        })
+        .await
+    }
+
+    /// Bounds the time of a call.
+    async fn within<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, StoreError> {
         match tokio::time::timeout(self.inner.call_timeout, call).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => outcome.map_err(|fault| fault.into_store(what)),
             Err(elapsed) => Err(StoreError::unavailable(what, elapsed)),
         }
     }

@@ -8,11 +8,9 @@ use super::keys::feed;
 use super::rows::{self, key_row, key_sql, tenant_row, tenant_sql, user_row, user_sql};
 use super::value::{Fault, document, id};
 use crate::model::{Key, KeyId, Plan, Tenant, TenantId, Timestamp, User, UserId};
-use crate::store::paging::{self, Begin, begin};
+use crate::store::feed::moved as moved_in_feed;
+use crate::store::paging::{self, Begin, begin, one_too_many};
 use crate::store::{AccountStore, Change, ChangeOutcome, Changed, Page, PageRequest, StoreError, UserFilter};
-
-/// Tenants that a new plan version moves one by one in the feed; beyond that it says that everything changed.
-const MOST_MOVED: usize = 1_000;
 
 #[async_trait::async_trait]
 impl AccountStore for SqliteStore {
@@ -89,11 +87,10 @@ impl AccountStore for SqliteStore {
         let change = change.clone();
         self.write("change a tenant", move |connection| {
             let Some(before) = living_tenant(connection, id)? else { return Ok(ChangeOutcome::Missing) };
-            let mut tenant = before.clone();
-            if let Err(invalid) = change.apply(&mut tenant) {
-                return Ok(ChangeOutcome::Refused(invalid));
-            }
-            let tenant = Tenant { id, created_at: before.created_at, deleted_at: None, ..tenant };
+            let tenant = match change.made_of(&before) {
+                Ok(tenant) => tenant,
+                Err(invalid) => return Ok(ChangeOutcome::Refused(invalid)),
+            };
             check_tenant(connection, &tenant, "change a tenant")?;
             put_tenant(connection, &tenant)?;
             feed(connection, &Changed::Tenant(id))?;
@@ -128,11 +125,10 @@ impl AccountStore for SqliteStore {
         let change = change.clone();
         self.write("change a user", move |connection| {
             let Some(before) = living_user(connection, id)? else { return Ok(ChangeOutcome::Missing) };
-            let mut user = before.clone();
-            if let Err(invalid) = change.apply(&mut user) {
-                return Ok(ChangeOutcome::Refused(invalid));
-            }
-            let user = User { id, tenant: before.tenant, created_at: before.created_at, deleted_at: None, ..user };
+            let user = match change.made_of(&before) {
+                Ok(user) => user,
+                Err(invalid) => return Ok(ChangeOutcome::Refused(invalid)),
+            };
             check_user(connection, &user, "change a user")?;
             put_user(connection, &user)?;
             feed_keys_of(connection, id)?;
@@ -173,21 +169,15 @@ impl AccountStore for SqliteStore {
         let change = change.clone();
         self.write("change a key", move |connection| {
             let Some(before) = rows::key(connection, id)? else { return Ok(ChangeOutcome::Missing) };
-            let mut key = before.clone();
-            if let Err(invalid) = change.apply(&mut key) {
-                return Ok(ChangeOutcome::Refused(invalid));
-            }
-            let key = Key { id, tenant: before.tenant, created_at: before.created_at, ..key };
+            let key = match change.made_of(&before) {
+                Ok(key) => key,
+                Err(invalid) => return Ok(ChangeOutcome::Refused(invalid)),
+            };
             put_key(connection, &key)?;
             Ok(ChangeOutcome::Changed(key))
         })
         .await
     }
-}
-
-/// One more than the page holds, to know whether there are more.
-fn one_too_many(page: &PageRequest) -> i64 {
-    i64::try_from(paging::size(page)).unwrap_or(i64::MAX).saturating_add(1)
 }
 
 /// The bytes that wanted ids are greater than: none is less than the empty string. `None` for nothing at all.
@@ -217,12 +207,8 @@ fn replace_plan(connection: &Connection, plan: Plan, move_tenants: bool) -> Resu
             .prepare_cached("UPDATE tenant SET plan_version = ?2 WHERE plan = ?1 AND deleted_at IS NULL RETURNING id")?
             .query_map((&plan.id, plan.version), |row| id(row, 0))?
             .collect::<Result<_, _>>()?;
-        if moved.len() > MOST_MOVED {
-            feed(connection, &Changed::All)?;
-        } else {
-            for tenant in moved {
-                feed(connection, &Changed::Tenant(TenantId::from_u128(tenant)))?;
-            }
+        for change in moved_in_feed(moved.into_iter().map(TenantId::from_u128).collect()) {
+            feed(connection, &change)?;
         }
     }
     Ok(Some(plan.version))

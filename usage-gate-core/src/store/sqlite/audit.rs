@@ -1,13 +1,13 @@
 //! Reads for an audit, all of it from one snapshot.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, Row};
 
 use super::debts;
 use super::value::{Fault, id, instant, units};
 use crate::model::{StreamId, TenantId, Timestamp};
+use crate::store::audit::Words;
 use crate::store::{Audit, AuditKey, AuditQuery, CounterAudit, CounterTag, RollupDelta, SegmentDigest};
 
 pub(super) fn audit(connection: &Connection, query: &AuditQuery) -> Result<Audit, Fault> {
@@ -40,7 +40,7 @@ fn rollups(connection: &Connection, query: &AuditQuery) -> Result<BTreeMap<Audit
     let (mut words, mut sums) = (Words::default(), BTreeMap::<AuditKey, RollupDelta>::new());
     let mut rows = statement.query(filter(query))?;
     while let Some(row) = rows.next()? {
-        let (key, delta) = words.total(row, 0)?;
+        let (key, delta) = total(&mut words, row, 0)?;
         // Summed here: the database would end in an error where a sum is larger than a column.
         sums.entry(key).or_default().add(delta);
     }
@@ -57,7 +57,7 @@ fn digests(connection: &Connection, query: &AuditQuery) -> Result<BTreeMap<(Stre
     let (mut words, mut found) = (Words::default(), BTreeMap::<(StreamId, u64), SegmentDigest>::new());
     let mut rows = statement.query(filter(query))?;
     while let Some(row) = rows.next()? {
-        let (key, delta) = words.total(row, 0)?;
+        let (key, delta) = total(&mut words, row, 0)?;
         let new = SegmentDigest {
             first: units(row, 8)?,
             last: units(row, 9)?,
@@ -128,32 +128,14 @@ fn counters(connection: &Connection, query: &AuditQuery) -> Result<Vec<CounterAu
     Ok(found)
 }
 
-/// Names, each made once: there are few, and many rows.
-#[derive(Default)]
-struct Words {
-    known: HashMap<String, Arc<str>>,
-}
-
-impl Words {
-    fn total(&mut self, row: &Row<'_>, at: usize) -> rusqlite::Result<(AuditKey, RollupDelta)> {
-        let key = AuditKey {
-            tenant: TenantId::from_u128(id(row, at)?),
-            meter: self.word(row, at + 1)?,
-            bucket: instant(row, at + 2)?,
-            outcome: self.word(row, at + 3)?,
-        };
-        Ok((key, RollupDelta { units: units(row, at + 4)?, requests: units(row, at + 5)? }))
-    }
-
-    fn word(&mut self, row: &Row<'_>, at: usize) -> rusqlite::Result<Arc<str>> {
-        let text = row.get_ref(at)?.as_str()?;
-        if let Some(word) = self.known.get(text) {
-            return Ok(Arc::clone(word));
-        }
-        let word = Arc::<str>::from(text);
-        self.known.insert(text.to_owned(), Arc::clone(&word));
-        Ok(word)
-    }
+fn total(words: &mut Words, row: &Row<'_>, at: usize) -> rusqlite::Result<(AuditKey, RollupDelta)> {
+    let key = AuditKey {
+        tenant: TenantId::from_u128(id(row, at)?),
+        meter: words.of(row.get_ref(at + 1)?.as_str()?),
+        bucket: instant(row, at + 2)?,
+        outcome: words.of(row.get_ref(at + 3)?.as_str()?),
+    };
+    Ok((key, RollupDelta { units: units(row, at + 4)?, requests: units(row, at + 5)? }))
 }
 
 fn stream(row: &Row<'_>, at: usize) -> rusqlite::Result<StreamId> {

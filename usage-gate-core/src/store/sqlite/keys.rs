@@ -1,26 +1,23 @@
 //! Who a credential belongs to, and the feed of changes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::SqliteStore;
 use super::rows;
-use super::value::{Fault, id, to_column, units, unreadable};
-use crate::model::{KeyId, TenantId};
+use super::value::{Fault, id, optional_id, to_column, units, unreadable};
+use crate::model::KeyId;
 use crate::secret::CredentialId;
+use crate::store::feed::{self, After, MOST_ANSWERED, MOST_CHANGES, PATIENCE};
 use crate::store::{Changed, Changes, FeedPosition, KeyStore, LastUse, ResolvedKey, StoreError};
-
-/// Changes kept; who asks for older ones is told that everything may have changed.
-const MOST_CHANGES: u32 = 100_000;
-/// Changes in one answer.
-const MOST_ANSWERED: usize = 10_000;
-/// How long a question waits for a change. Another process that writes the same file rings no bell here: it is seen after this time.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 #[async_trait::async_trait]
 impl KeyStore for SqliteStore {
+    fn backend(&self) -> &'static str {
+        "sqlite"
+    }
+
     async fn resolve(&self, credential: &CredentialId) -> Result<Option<ResolvedKey>, StoreError> {
         let credential = *credential;
         self.read("resolve a key", move |connection| resolve(connection, &credential)).await
@@ -43,6 +40,17 @@ impl KeyStore for SqliteStore {
         self.read("read the feed's position", |connection| Ok(position(connection)?)).await
     }
 
+    async fn pepper_fingerprint(&self, ours: u64) -> Result<u64, StoreError> {
+        self.write("compare peppers", move |connection| {
+            connection
+                .prepare_cached("INSERT INTO pepper (fingerprint) SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM pepper)")?
+                .execute([ours.to_be_bytes()])?;
+            let kept = connection.prepare_cached("SELECT fingerprint FROM pepper")?.query_row([], |row| row.get(0))?;
+            Ok(u64::from_be_bytes(kept))
+        })
+        .await
+    }
+
     async fn mark_used(&self, uses: &[LastUse]) -> Result<(), StoreError> {
         let uses = uses.to_vec();
         self.write("mark keys as used", move |connection| {
@@ -61,11 +69,7 @@ impl KeyStore for SqliteStore {
 
 /// Puts a change into the feed: in the transaction of the change itself.
 pub(super) fn feed(connection: &Connection, change: &Changed) -> rusqlite::Result<()> {
-    let (kind, id) = match change {
-        Changed::Key(key) => ("key", Some(key.as_u128())),
-        Changed::Tenant(tenant) => ("tenant", Some(tenant.as_u128())),
-        Changed::All => ("all", None),
-    };
+    let (kind, id) = feed::to_columns(change);
     connection
         .prepare_cached("INSERT INTO change (kind, id) VALUES (?1, ?2)")?
         .execute((kind, id.map(u128::to_be_bytes)))?;
@@ -105,31 +109,24 @@ fn position(connection: &Connection) -> rusqlite::Result<FeedPosition> {
 
 fn changes(connection: &Connection, after: FeedPosition) -> rusqlite::Result<Changes> {
     let last = position(connection)?;
-    if after == last {
-        return Ok(Changes { items: Vec::new(), position: last });
-    }
     let first: Option<u64> = connection
         .prepare_cached("SELECT seq FROM change ORDER BY seq LIMIT 1")?
         .query_row([], |row| units(row, 0))
         .optional()?;
-    let kept = first.is_some_and(|first| first <= after.0.saturating_add(1));
-    if after > last || !kept {
-        // Trimmed meanwhile, or a position of another database: one that was restored from a backup.
-        return Ok(Changes { items: vec![Changed::All], position: last });
+    match feed::after(after, first, last) {
+        After::Nothing => return Ok(Changes { items: Vec::new(), position: last }),
+        After::Unknown => return Ok(Changes { items: vec![Changed::All], position: last }),
+        After::Kept => {}
     }
     let mut statement =
         connection.prepare_cached("SELECT seq, kind, id FROM change WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
-    let most = i64::try_from(MOST_ANSWERED).unwrap_or(i64::MAX);
-    let mut found = statement.query((to_column(after.0), most))?;
+    let mut found = statement.query((to_column(after.0), MOST_ANSWERED))?;
     let mut changes = Changes { items: Vec::new(), position: after };
     while let Some(row) = found.next()? {
         changes.position = FeedPosition(units(row, 0)?);
-        changes.items.push(match row.get_ref(1)?.as_str()? {
-            "key" => Changed::Key(KeyId::from_u128(id(row, 2)?)),
-            "tenant" => Changed::Tenant(TenantId::from_u128(id(row, 2)?)),
-            "all" => Changed::All,
-            other => return Err(unreadable(1, other.to_owned())),
-        });
+        let kind = row.get_ref(1)?.as_str()?;
+        let change = feed::from_columns(kind, optional_id(row, 2)?);
+        changes.items.push(change.ok_or_else(|| unreadable(1, kind.to_owned()))?);
     }
     Ok(changes)
 }

@@ -10,6 +10,7 @@ mod checkpoint;
 mod days;
 mod debts;
 mod digests;
+mod incarnations;
 mod keys;
 mod open;
 mod quotas;

@@ -1,13 +1,14 @@
 //! Quotas in SQLite: rows are read, [`WindowRow`] decides, rows are written. In one transaction, in the order of the ledger.
 
-use std::net::IpAddr;
+use std::net::AddrParseError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::value::{Fault, id, instant, to_column, units, unreadable};
-use super::{SqliteStore, debts};
+use super::value::{Fault, id, instant, optional_instant, to_column, units, unreadable};
+use super::{SqliteStore, debts, incarnations};
 use crate::lease::ledger::{
     DebtKey, MOST_UNITS, WindowRow, closed_leases_kept_since, forgotten_at_most, unused_window, windows_kept_since,
 };
@@ -20,6 +21,10 @@ use crate::store::{
 
 #[async_trait::async_trait]
 impl QuotaStore for SqliteStore {
+    fn backend(&self) -> &'static str {
+        "sqlite"
+    }
+
     fn promises(&self) -> QuotaPromises {
         QuotaPromises::new(Durability::Durable, true)
     }
@@ -54,6 +59,14 @@ impl QuotaStore for SqliteStore {
         let (template, clock) = (template.clone(), self.inner.clock.clone());
         self.read("read the subjects of a quota", move |connection| {
             Ok(subjects(connection, &template, most, clock.wall())?)
+        })
+        .await
+    }
+
+    async fn incarnation_age(&self, incarnation: &str) -> Result<Duration, StoreError> {
+        let (incarnation, clock) = (incarnation.to_owned(), self.inner.clock.clone());
+        self.write("note an incarnation", move |connection| {
+            Ok(incarnations::incarnation_age(connection, &incarnation, clock.wall())?)
         })
         .await
     }
@@ -147,12 +160,13 @@ fn lease(connection: &Connection, call: &LeaseCall, now: Timestamp) -> Result<Le
         .into_iter()
         .map(|(request, units, place)| {
             let window = state(connection, &place.counter, place.start)?
-                .unwrap_or_else(|| unused_window(request.calendar.period(request.counter.per, now), request.cap));
+                .unwrap_or_else(|| unused_window(request.period(now), request.cap));
             Ok(LeaseGrant { lease: request.lease, units, window })
         })
         .collect::<rusqlite::Result<_>>()?;
+    let recalled = recalled_of(connection, node)?;
     forget(connection, forgotten_at_most(call), now)?;
-    Ok(LeaseAnswer { now, active_nodes, grants })
+    Ok(LeaseAnswer { now, active_nodes, grants, recalled })
 }
 
 fn boot_of(connection: &Connection, node: &str) -> rusqlite::Result<Option<[u8; 16]>> {
@@ -229,7 +243,7 @@ fn grant(
         let nodes = nodes_of(connection, &place, &identity.node)?;
         return Ok((size, place, nodes));
     }
-    let period = request.calendar.period(request.counter.per, now);
+    let period = request.period(now);
     let place = Place { counter: request.counter.to_string(), start: period.start };
     let nodes = nodes_of(connection, &place, &identity.node)?;
     let mut window = match window(connection, &place)? {
@@ -241,7 +255,15 @@ fn grant(
     };
     heal(connection, &place, &mut window)?;
     window.refresh(request, period);
-    let units = window.grant(request.want, request.beyond_cap, nodes);
+    let units = window.grant(request, nodes);
+    // Before the new lease is there, which is not meant.
+    if window.recall(request, units, nodes, now) {
+        connection
+            .prepare_cached(
+                "UPDATE lease SET recalled = 1 WHERE counter = ?1 AND period_start = ?2 AND closed_at IS NULL",
+            )?
+            .execute((&place.counter, place.start.as_micros()))?;
+    }
     save(connection, &place, &window)?;
     if units > 0 {
         connection
@@ -259,6 +281,16 @@ fn grant(
             ))?;
     }
     Ok((units, place, nodes))
+}
+
+/// Open leases of a node that are recalled, by id.
+fn recalled_of(connection: &Connection, node: &str) -> rusqlite::Result<Vec<LeaseId>> {
+    connection
+        .prepare_cached(
+            "SELECT lease_id FROM lease WHERE node = ?1 AND recalled <> 0 AND closed_at IS NULL ORDER BY lease_id",
+        )?
+        .query_map([node], |row| id(row, 0).map(LeaseId::from_u128))?
+        .collect()
 }
 
 /// Nodes that hold open leases of a window, and this one.
@@ -279,7 +311,8 @@ fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
 fn window(connection: &Connection, place: &Place) -> rusqlite::Result<Option<WindowRow>> {
     connection
         .prepare_cached(
-            "SELECT period_start, period_end, cap, cap_version, ceiling, granted, overrun, used_closed, written_off
+            "SELECT period_start, period_end, cap, cap_version, ceiling, granted, overrun, used_closed, written_off,
+                 recalled_at
              FROM quota_window WHERE counter = ?1 AND period_start = ?2",
         )?
         .query_row((&place.counter, place.start.as_micros()), window_row)
@@ -296,6 +329,7 @@ fn window_row(row: &Row<'_>) -> rusqlite::Result<WindowRow> {
         overrun: units(row, 6)?,
         used_closed: units(row, 7)?,
         written_off: units(row, 8)?,
+        recalled_at: optional_instant(row, 9)?,
     })
 }
 
@@ -319,7 +353,7 @@ fn create(
             &*counter.limit,
             &*counter.meter,
             counter.per.as_str(),
-            subject_text(counter.subject),
+            counter.subject.to_string(),
             to_column(window.cap),
             window.cap_version,
             to_column(window.ceiling),
@@ -386,7 +420,7 @@ fn save(connection: &Connection, place: &Place, window: &WindowRow) -> rusqlite:
     connection
         .prepare_cached(
             "UPDATE quota_window SET period_end = ?3, cap = ?4, cap_version = ?5, ceiling = ?6,
-                    granted = ?7, overrun = ?8, used_closed = ?9, written_off = ?10
+                    granted = ?7, overrun = ?8, used_closed = ?9, written_off = ?10, recalled_at = ?11
              WHERE counter = ?1 AND period_start = ?2",
         )?
         .execute((
@@ -400,6 +434,7 @@ fn save(connection: &Connection, place: &Place, window: &WindowRow) -> rusqlite:
             to_column(window.overrun),
             to_column(window.used_closed),
             to_column(window.written_off),
+            window.recalled_at.map(Timestamp::as_micros),
         ))?;
     Ok(())
 }
@@ -428,7 +463,7 @@ fn subjects(
     let period = template.calendar.period(wanted.per, now);
     let mut statement = connection.prepare_cached(
         "SELECT period_start, period_end, cap, cap_version, ceiling, granted, overrun, used_closed, written_off,
-             counter, subject
+             recalled_at, counter, subject
          FROM quota_window
          WHERE tenant = ?1 AND limit_name = ?2 AND meter = ?3 AND per = ?4 AND period_start = ?5
          ORDER BY granted DESC, counter LIMIT ?6",
@@ -438,8 +473,8 @@ fn subjects(
     let found = statement.query_map(
         (tenant, &*wanted.limit, &*wanted.meter, wanted.per.as_str(), period.start.as_micros(), most),
         |row| {
-            let place = Place { counter: row.get(9)?, start: period.start };
-            let subject = subject(row, 10)?;
+            let place = Place { counter: row.get(10)?, start: period.start };
+            let subject = subject(row, 11)?;
             let state = window_row(row)?.state(used_open(connection, &place)?);
             Ok((CounterId { subject, ..wanted.clone() }, WindowState { period, ..state }))
         },
@@ -447,30 +482,8 @@ fn subjects(
     found.collect()
 }
 
-fn subject_text(subject: Subject) -> String {
-    match subject {
-        Subject::Tenant => "tenant".to_owned(),
-        Subject::User(Some(user)) => user.to_string(),
-        Subject::User(None) => "user:none".to_owned(),
-        Subject::Key(key) => key.to_string(),
-        Subject::Ip(address) => address.to_string(),
-    }
-}
-
 fn subject(row: &Row<'_>, at: usize) -> rusqlite::Result<Subject> {
-    let text: Arc<str> = row.get(at)?;
-    match &*text {
-        "tenant" => return Ok(Subject::Tenant),
-        "user:none" => return Ok(Subject::User(None)),
-        _ => {}
-    }
-    if let Ok(user) = text.parse() {
-        return Ok(Subject::User(Some(user)));
-    }
-    if let Ok(key) = text.parse() {
-        return Ok(Subject::Key(key));
-    }
-    text.parse::<IpAddr>().map(Subject::Ip).map_err(|error| unreadable(at, error))
+    row.get::<_, Arc<str>>(at)?.parse().map_err(|error: AddrParseError| unreadable(at, error))
 }
 
 /// Forgets some of what nobody will ask for again, as the ledger does.

@@ -4,11 +4,12 @@
 use rusqlite::{Connection, OptionalExtension, ToSql};
 
 use super::SqliteStore;
-use super::days::{Part, parts};
+use super::days::parts;
 use super::sums::Sums;
 use super::value::{Fault, instant};
 use super::{audit, requests};
 use crate::model::{TenantId, Timestamp};
+use crate::store::days::Part;
 use crate::store::reader::fold;
 use crate::store::{
     Audit, AuditQuery, Dimension, RequestPage, RequestQuery, StoreError, UsagePage, UsageQuery, UsageReader, Window,

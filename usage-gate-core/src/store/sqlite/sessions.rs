@@ -1,16 +1,12 @@
-//! Portal links and sessions. A link is used up by an `UPDATE` that finds it unused: the writer's one thread is what makes it happen once.
+//! Portal links, sessions and tokens of operators. A link is used up by an `UPDATE` that finds it unused: the writer's one thread is what makes it happen once.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::SqliteStore;
-use super::value::{Fault, id, instant, optional_instant};
-use crate::model::{PortalLink, Session, Timestamp, TokenHash, UserId};
+use super::value::{Fault, id, instant, optional_instant, word};
+use crate::model::{AdminToken, PortalLink, Session, Timestamp, TokenHash, UserId};
+use crate::store::sessions::{MOST_SWEPT, REMEMBERED};
 use crate::store::{Redemption, SessionStore, StoreError};
-
-/// How long a link is remembered after its end: a day.
-const REMEMBERED: i64 = 86_400 * 1_000_000;
-/// Rows of each kind that one write deletes in passing: more than it adds, so that they do not pile up.
-const MOST_SWEPT: u32 = 100;
 
 #[async_trait::async_trait]
 impl SessionStore for SqliteStore {
@@ -70,6 +66,32 @@ impl SessionStore for SqliteStore {
                 .prepare_cached("UPDATE portal_session SET last_seen_at = max(last_seen_at, ?2) WHERE hash = ?1")?
                 .execute((hash.0, at.as_micros()))?;
             Ok(())
+        })
+        .await
+    }
+
+    async fn create_admin_token(&self, token: &AdminToken) -> Result<(), StoreError> {
+        let token = token.clone();
+        self.write("create an admin token", move |connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO admin_token (hash, role, name, created_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+                )?
+                .execute((token.hash.0, token.role.as_str(), &token.name, token.created_at.as_micros()))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn admin_token(&self, hash: TokenHash) -> Result<Option<AdminToken>, StoreError> {
+        self.read("read an admin token", move |connection| {
+            let found = connection
+                .prepare_cached("SELECT role, name, created_at FROM admin_token WHERE hash = ?1")?
+                .query_row([hash.0], |row| {
+                    Ok(AdminToken { hash, role: word(row, 0)?, name: row.get(1)?, created_at: instant(row, 2)? })
+                })
+                .optional()?;
+            Ok(found)
         })
         .await
     }

@@ -1,20 +1,22 @@
 //! Takes usage in, all of it in one transaction (B4): rollups by hour and by day, what was taken of quotas, digest, request log, watermark.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension};
 
 use super::SqliteStore;
-use super::days::TenantDays;
 use super::value::{Fault, to_column, units};
-use super::{debts, digests, quotas, repeats, requests};
+use super::{days, debts, digests, quotas, repeats, requests};
 use crate::flush::{Chain, debt_use, quota_use};
-use crate::model::{StreamId, TenantId, Timestamp};
+use crate::model::{StreamId, Timestamp};
+use crate::store::days::day_rows;
 use crate::store::watermark::after_watermark;
 use crate::store::{Batch, RollupDelta, RollupKey, StoreError, UsageSink};
 
 #[async_trait::async_trait]
 impl UsageSink for SqliteStore {
+    fn backend(&self) -> &'static str {
+        "sqlite"
+    }
+
     async fn accept(&self, batch: Batch) -> Result<u64, StoreError> {
         let clock = self.inner.clock.clone();
         self.write("take usage in", move |connection| accept(connection, batch, clock.wall())).await
@@ -65,9 +67,9 @@ fn keep_digest(
     digests::add_totals(connection, batch, rows)
 }
 
-/// What is kept for a time, in steps of more rows than a batch adds.
+/// What is kept for a time.
 fn forget(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
-    let step = batch.records.len().saturating_mul(2).saturating_add(64);
+    let step = batch.forgotten_at_most();
     repeats::forget(connection, batch.through, step)?;
     requests::forget(connection, batch.through, step)?;
     digests::forget(connection, batch.through, step)
@@ -101,54 +103,16 @@ fn add_quota_use(connection: &Connection, batch: &Batch) -> rusqlite::Result<()>
 }
 
 fn add_rollups(connection: &Connection, rows: &[(RollupKey, RollupDelta)]) -> rusqlite::Result<()> {
-    let days = days(connection, rows)?;
+    let days = days::begin(connection, rows)?;
     let mut hours = connection.prepare_cached(ADD_TO_HOUR)?;
     for (key, delta) in rows {
         add(&mut hours, key.bucket, key, *delta)?;
     }
-    let mut by_day: Vec<(Timestamp, &RollupKey, RollupDelta)> = rows
-        .iter()
-        .filter_map(|(key, delta)| Some((days.get(&(key.tenant, key.bucket)).copied().flatten()?, key, *delta)))
-        .collect();
-    by_day.sort_by(|(day, key, _), (other_day, other, _)| in_day(*day, key).cmp(&in_day(*other_day, other)));
-    by_day.dedup_by(|(day, key, delta), (kept_day, kept, sum)| {
-        let same = in_day(*day, key) == in_day(*kept_day, kept);
-        if same {
-            sum.add(*delta);
-        }
-        same
-    });
     let mut rows_of_days = connection.prepare_cached(ADD_TO_DAY)?;
-    for (day, key, delta) in by_day {
+    for (day, key, delta) in day_rows(rows, &days) {
         add(&mut rows_of_days, day, key, delta)?;
     }
     Ok(())
-}
-
-/// What tells rows of days apart, in the order of the table.
-fn in_day(day: Timestamp, key: &RollupKey) -> impl Ord + '_ {
-    let (meter, outcome, route) = (&*key.meter, &*key.outcome, &*key.route);
-    (key.tenant, meter, day, key.key, (outcome, key.limit.as_deref(), route, key.environment, key.user))
-}
-
-/// The day of each bucket. Before any row is stored, and bucket by bucket, as `TenantDays` wants them.
-fn days(
-    connection: &Connection,
-    rows: &[(RollupKey, RollupDelta)],
-) -> rusqlite::Result<HashMap<(TenantId, Timestamp), Option<Timestamp>>> {
-    let mut buckets: Vec<(TenantId, Timestamp)> = rows.iter().map(|(key, _)| (key.tenant, key.bucket)).collect();
-    buckets.sort_unstable();
-    buckets.dedup();
-    let mut found = HashMap::with_capacity(buckets.len());
-    let mut days: Option<TenantDays> = None;
-    for (tenant, bucket) in buckets {
-        let days = match days.take().filter(|days| days.tenant() == tenant) {
-            Some(same) => days.insert(same),
-            None => days.insert(TenantDays::load(connection, tenant)?),
-        };
-        found.insert((tenant, bucket), days.of(connection, bucket)?);
-    }
-    Ok(found)
 }
 
 /// The sum ends at the largest number that a column holds, instead of becoming a float.

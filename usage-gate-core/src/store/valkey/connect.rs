@@ -5,19 +5,15 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, Value, cmd};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, Value};
 use tokio::sync::Mutex;
 
-use super::ValkeyStore;
 use crate::store::StoreError;
 
-const WHAT: &str = "connect to Valkey";
+pub(super) const WHAT: &str = "connect to Valkey";
 
 /// Calls of this many counters fit into one write.
 const PIPELINE: usize = 1_024;
-
-/// The oldest server that is known to work: what Valkey forked from.
-const OLDEST: u32 = 7;
 
 pub(super) fn client(url: &str) -> Result<Client, StoreError> {
     let info = url.into_connection_info().map_err(|error| StoreError::unusable(WHAT, error))?;
@@ -114,53 +110,4 @@ pub(super) fn fault(what: &'static str, error: RedisError) -> StoreError {
     } else {
         StoreError::unavailable(what, error)
     }
-}
-
-impl ValkeyStore {
-    /// Asks whether the server can be trusted with rates.
-    pub(super) async fn check(&self) -> Result<(), StoreError> {
-        let mut asked = redis::pipe();
-        asked.ignore_errors();
-        asked.add_command(cmd("INFO").arg("server").to_owned());
-        asked.add_command(cmd("CONFIG").arg("GET").arg("maxmemory-policy").to_owned());
-        asked.add_command(cmd("EVAL").arg("return redis.call('INFO', 'replication')").arg(0).to_owned());
-        let answers = self.inner.connection.run(WHAT, &asked).await?;
-        let [server, policy, script] = <[Value; 3]>::try_from(answers)
-            .map_err(|_| StoreError::unavailable(WHAT, "an answer of another length than asked for"))?;
-        if let Some(version) = version(&server)
-            && version < OLDEST
-        {
-            let found = format!("it is version {version}, and must be Valkey, or Redis {OLDEST} or newer");
-            return Err(StoreError::unusable(WHAT, found));
-        }
-        // Where CONFIG may not be asked, as with many who host it, the operator must know.
-        if let Some(policy) = second(&policy)
-            && policy != "noeviction"
-        {
-            let found = format!("its maxmemory-policy is {policy}, which may delete counters: set it to noeviction");
-            return Err(StoreError::unusable(WHAT, found));
-        }
-        if !text(&script).is_some_and(|info| info.contains("master_replid:")) {
-            let found =
-                "scripts may not ask INFO there: allow it, or do without Valkey (rates are then kept by PostgreSQL)";
-            return Err(StoreError::unusable(WHAT, found));
-        }
-        Ok(())
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    redis::from_redis_value_ref(value).ok()
-}
-
-fn second(value: &Value) -> Option<String> {
-    let pair: (String, String) = redis::from_redis_value_ref(value).ok()?;
-    Some(pair.1)
-}
-
-/// The first number of the version; Valkey says that of the Redis it came from as well.
-fn version(info: &Value) -> Option<u32> {
-    let info = text(info)?;
-    let line = info.lines().find_map(|line| line.strip_prefix("redis_version:"))?;
-    line.split('.').next()?.parse().ok()
 }

@@ -45,8 +45,9 @@ impl Incarnations {
 
     /// Remembers one that the server has named.
     pub(super) async fn learn(&self, incarnation: &str) {
-        let now = self.clock.monotonic();
         let (age_micros, settled) = self.ask(incarnation).await;
+        // After the answer: the age is of some moment before it.
+        let now = self.clock.monotonic();
         let mut all = self.lock();
         // What was there before answers too, until the last of a cluster's shards is gone.
         if all.len() >= MOST_KNOWN {
@@ -64,12 +65,20 @@ impl Incarnations {
         }
     }
 
+    /// Whether it is time to ask the ledger again about one.
+    pub(super) fn is_unsettled(&self) -> bool {
+        let now = self.clock.monotonic();
+        self.lock().iter().any(|known| known.is_due(now))
+    }
+
     /// Asks the ledger again about those that it could not be asked about.
     pub(super) async fn settle(&self) {
         let now = self.clock.monotonic();
-        let due = |known: &Known| !known.settled && now.nanos_since(known.asked_at) >= ASK_AGAIN_NANOS;
-        let unsettled: Vec<String> =
-            self.lock().iter().filter(|known| due(known)).map(|known| known.incarnation.clone()).collect();
+        let mut unsettled = Vec::new();
+        for known in self.lock().iter_mut().filter(|known| known.is_due(now)) {
+            known.asked_at = now;
+            unsettled.push(known.incarnation.clone());
+        }
         for incarnation in unsettled {
             self.learn(&incarnation).await;
         }
@@ -102,6 +111,10 @@ impl Incarnations {
 }
 
 impl Known {
+    fn is_due(&self, now: Monotonic) -> bool {
+        !self.settled && now.nanos_since(self.asked_at) >= ASK_AGAIN_NANOS
+    }
+
     fn age(&self, now: Monotonic) -> u64 {
         self.age_micros.saturating_add(now.nanos_since(self.at) / 1_000)
     }

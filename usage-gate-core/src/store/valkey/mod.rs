@@ -6,6 +6,7 @@
 mod bell;
 mod connect;
 mod incarnations;
+mod inspect;
 mod rates;
 mod scripts;
 
@@ -22,6 +23,7 @@ use connect::Connection;
 use incarnations::Incarnations;
 
 pub use bell::{Ring, Rung};
+pub use inspect::ValkeyReport;
 
 /// How to open a [`ValkeyStore`].
 #[derive(Debug, Clone)]
@@ -70,7 +72,7 @@ impl ValkeyOptions {
     /// may delete counters; [`Unavailable`](crate::store::StoreErrorKind::Unavailable) if the server is away.
     pub async fn open(self) -> Result<ValkeyStore, StoreError> {
         let store = self.open_lazily()?;
-        store.check().await?;
+        store.inspect().await?;
         Ok(store)
     }
 

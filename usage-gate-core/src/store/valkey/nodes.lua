@@ -10,5 +10,5 @@ if now == 0 then
   now = time[1] * 1000000 + time[2]
 end
 redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - ARGV[3]))
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - ARGV[3]))
 return { string.format('%.0f', redis.call('ZCARD', KEYS[1])) }

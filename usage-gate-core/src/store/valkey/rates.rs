@@ -7,8 +7,8 @@ use redis::{Cmd, Pipeline, Value, cmd};
 use super::ValkeyStore;
 use super::scripts::{BUCKET, NODES, SLOTS, Script};
 use crate::store::{
-    CounterId, RateAnswer, RateCall, RateGrant, RateReport, RateRequest, RateState, RateStore, SLOT_LEASE_TIME,
-    SlotGrant, SlotRequest, StoreError,
+    CounterId, LONGEST_RATE_LEASE, RateAnswer, RateCall, RateGrant, RateReport, RateRequest, RateState, RateStore,
+    SLOT_LEASE_TIME, SlotGrant, SlotRequest, StoreError,
 };
 
 const WHAT: &str = "lease units of rates";
@@ -24,8 +24,12 @@ const ACTIVE_MICROS: u64 = 60_000_000;
 
 #[async_trait::async_trait]
 impl RateStore for ValkeyStore {
+    fn backend(&self) -> &'static str {
+        "valkey"
+    }
+
     async fn lease_rates(&self, call: &RateCall) -> Result<RateAnswer, StoreError> {
-        self.inner.incarnations.settle().await;
+        self.settle();
         for _ in 0..MOST_TRIES {
             let answers = self.inner.connection.run(WHAT, &self.pipeline(call)).await?;
             match self.read(call, answers)? {
@@ -48,6 +52,14 @@ enum Read {
 }
 
 impl ValkeyStore {
+    /// Asks the ledger again about incarnations, if it could not be asked: beside the call, which does not wait for it.
+    fn settle(&self) {
+        if self.inner.incarnations.is_unsettled() {
+            let inner = std::sync::Arc::clone(&self.inner);
+            tokio::spawn(async move { inner.incarnations.settle().await });
+        }
+    }
+
     fn pipeline(&self, call: &RateCall) -> Pipeline {
         let known = self.inner.incarnations.known();
         let mut pipeline = Pipeline::with_capacity(call.rates.len() + call.slots.len() + 1);
@@ -66,12 +78,14 @@ impl ValkeyStore {
 
     fn rate(&self, request: &RateRequest, known: &[(String, u64)]) -> Cmd {
         let terms = &request.terms;
-        let (refill, unit) = terms.per_microsecond();
-        let lease_time = micros(terms.lease_time());
-        let forgotten_after = lease_time.saturating_add(micros(terms.refill_time())).saturating_add(MARGIN_MICROS);
+        let (unit, refill) = terms.parts();
+        let longest = micros(LONGEST_RATE_LEASE);
+        let idle = longest.saturating_add(micros(terms.refill_time())).saturating_add(1);
         let mut command = self.script(&BUCKET, &self.key("rate", &request.counter));
-        command.arg(self.now()).arg(lease_time).arg(self.time_to_live(forgotten_after));
-        command.arg(refill).arg(unit).arg(terms.burst);
+        command.arg(self.now()).arg(micros(terms.lease_time())).arg(longest).arg(idle);
+        // A new bucket waits for as long as the longest lease before it refills.
+        command.arg(self.time_to_live(idle.saturating_add(longest)));
+        command.arg(unit).arg(refill).arg(terms.burst);
         command.arg(lease(request.lease.as_u128())).arg(request.want);
         incarnations(&mut command, known);
         reports(&mut command, &request.spent);
@@ -83,7 +97,7 @@ impl ValkeyStore {
         let lease_time = micros(SLOT_LEASE_TIME);
         let mut command = self.script(&SLOTS, &self.key("open", &request.counter));
         command.arg(self.now()).arg(lease_time).arg(self.time_to_live(lease_time.saturating_mul(2)));
-        command.arg(node).arg(request.limit).arg(request.keep).arg(request.more);
+        command.arg(node).arg(request.sequence).arg(request.limit).arg(request.keep).arg(request.more);
         incarnations(&mut command, known);
         command
     }
@@ -104,9 +118,9 @@ impl ValkeyStore {
         self.inner.clock.as_ref().map_or(0, |clock| clock.wall().as_micros())
     }
 
-    /// By a clock of one's own nothing ends: the server would go by its own.
+    /// In milliseconds. By a clock of one's own nothing ends: the server would go by its own.
     fn time_to_live(&self, micros: u64) -> u64 {
-        if self.inner.clock.is_some() { 0 } else { micros }
+        if self.inner.clock.is_some() { 0 } else { micros.saturating_add(MARGIN_MICROS).div_ceil(1_000) }
     }
 
     fn read(&self, call: &RateCall, answers: Vec<Value>) -> Result<Read, StoreError> {

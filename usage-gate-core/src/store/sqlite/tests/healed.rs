@@ -34,6 +34,8 @@ pub(super) fn request(counter: &CounterId, want: u64) -> LeaseRequest {
         cap_version: 1,
         want,
         beyond_cap: false,
+        early: false,
+        needed: 0,
     }
 }
 

@@ -64,6 +64,12 @@ mod usage {
 }
 
 #[tokio::test]
+async fn the_first_pepper_is_kept() {
+    let (store, _folder) = fresh().await;
+    conformance::keys::the_first_pepper_is_kept(&store).await;
+}
+
+#[tokio::test]
 async fn it_agrees_with_the_ledger() {
     let (folder, manual) = (Folder::new(), manual());
     conformance::quotas::agrees_with_the_ledger(&at(&folder, &manual).await, &manual).await;
@@ -81,6 +87,13 @@ async fn a4_a_debt_of_an_ended_period_counts_in_its_own() {
     let (folder, manual) = (Folder::new(), manual());
     let store = at(&folder, &manual).await;
     conformance::quotas::a4_a_debt_of_an_ended_period_counts_in_its_own(&store, &manual).await;
+}
+
+#[tokio::test]
+async fn a4_units_of_the_next_period_are_leased_a_minute_early() {
+    let (folder, manual) = (Folder::new(), manual());
+    let store = at(&folder, &manual).await;
+    conformance::quotas::a4_units_of_the_next_period_are_leased_a_minute_early(&store, &manual).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ mod server;
 use std::time::Duration;
 
 use super::{Ring, ValkeyStore};
+use crate::clock::ManualClock;
+use crate::conformance::rates;
 use crate::model::{Per, TenantId};
 use crate::store::{
     CounterId, RateAnswer, RateCall, RateLeaseId, RateReport, RateRequest, RateStore, RateTerms, SlotRequest,
@@ -50,6 +52,49 @@ async fn fresh() -> ValkeyStore {
     let url = std::env::var("VALKEY_URL").expect("VALKEY_URL: run this by tests/with-servers, or name a server");
     let namespace = format!("test-{:032x}", uuid::Uuid::now_v7().as_u128());
     ValkeyStore::options(&url).namespace(namespace).open().await.expect("the server of VALKEY_URL")
+}
+
+/// Old enough that what is not there was never used.
+async fn grown() -> (ValkeyStore, ()) {
+    let store = fresh().await;
+    age(&store, 3_600).await;
+    (store, ())
+}
+
+mod suite {
+    crate::conformance::rate_store_tests!(super::grown().await);
+}
+
+#[tokio::test]
+async fn it_agrees_with_the_bucket_through_incarnations() {
+    let manual = ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
+    let server = Server::start().await;
+    let store = ValkeyStore::options(&server.url()).clock(manual.clock()).open().await.unwrap();
+    // An incarnation is known from the first look on.
+    let hear_of_it = async || drop(store.inspect().await.unwrap());
+    hear_of_it().await;
+    // All but which nodes were heard of, which no incarnation changes.
+    const EMPTY: &str = "for _, key in ipairs(redis.call('KEYS', '*{*')) do redis.call('DEL', key) end";
+    let mut times = 0;
+    rates::agrees_with_the_bucket_through_incarnations(&store, &manual, async || {
+        server.command(&["DEBUG", "CHANGE-REPL-ID"]).await;
+        times += 1;
+        // Restarted empty, or taken over by a replica.
+        if times % 2 == 0 {
+            server.command(&["EVAL", EMPTY, "0"]).await;
+        }
+        hear_of_it().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_dead_node_had_comes_back_when_its_lease_ends() {
+    let manual = ManualClock::at("2026-11-24T12:00:00Z".parse().unwrap());
+    let server = Server::start().await;
+    let store = ValkeyStore::options(&server.url()).clock(manual.clock()).open().await.unwrap();
+    age(&store, 3_600).await;
+    rates::what_a_dead_node_had_comes_back_when_its_lease_ends(&store, &manual).await;
 }
 
 #[tokio::test]
@@ -177,8 +222,10 @@ async fn the_bell_is_heard_by_all_and_rings_by_itself_after_a_reconnect() {
 async fn places_are_shared_and_come_back_when_they_are_given_up() {
     let (store, counter) = (fresh().await, counter());
     age(&store, 3_600).await;
-    let ask = async |node: &str, keep, more| {
-        let slots = vec![SlotRequest { counter: counter.clone(), limit: 5, keep, more }];
+    let mut sequence = 0;
+    let mut ask = async |node: &str, keep, more| {
+        sequence += 1;
+        let slots = vec![SlotRequest { counter: counter.clone(), sequence, limit: 5, keep, more }];
         let call = RateCall { node: node.to_owned(), rates: vec![], slots };
         store.lease_rates(&call).await.unwrap().slots[0].slots
     };

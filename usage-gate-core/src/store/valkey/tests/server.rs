@@ -36,7 +36,18 @@ impl Server {
     pub(super) async fn start_again(&mut self) {
         let port = self.port.to_string();
         let child = Command::new(program())
-            .args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &port,
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--enable-debug-command",
+                "local",
+            ])
             .stdout(Stdio::null())
             .spawn()
             .expect("valkey-server or redis-server: run tests/install-servers");

@@ -1,0 +1,151 @@
+//! Clients that pick any gateway, as fast as they are answered, and write down what came of each request and when.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::crash::Random;
+
+/// One request.
+#[derive(Debug, Clone, Copy)]
+pub struct Shot {
+    /// When it was sent and when it was answered, since the load began.
+    pub sent: Duration,
+    /// When the answer was there.
+    pub answered: Duration,
+    /// The status; 0 for none.
+    pub status: u16,
+}
+
+/// What came of all of them.
+#[derive(Debug, Clone, Default)]
+pub struct Passed(pub Vec<Shot>);
+
+impl Passed {
+    /// How many got this status.
+    #[must_use]
+    pub fn with(&self, status: u16) -> usize {
+        self.0.iter().filter(|shot| shot.status == status).count()
+    }
+
+    /// How many of each status; 0 stands for no answer.
+    #[must_use]
+    pub fn statuses(&self) -> BTreeMap<u16, usize> {
+        let mut statuses = BTreeMap::new();
+        self.0.iter().for_each(|shot| *statuses.entry(shot.status).or_default() += 1);
+        statuses
+    }
+
+    /// The longest that a request took.
+    #[must_use]
+    pub fn slowest(&self) -> Duration {
+        self.0.iter().map(|shot| shot.answered.saturating_sub(shot.sent)).max().unwrap_or_default()
+    }
+
+    /// The most by which any interval passes a curve of `burst + rate x t`, in units; negative if none does. An interval counts requests that were sent in it and answered in it.
+    ///
+    /// # Panics
+    /// Never: sums are small.
+    #[must_use]
+    pub fn above_curve(&self, rate: f64, burst: f64) -> f64 {
+        let mut passed: Vec<Shot> = self.0.iter().filter(|shot| shot.status == 200).copied().collect();
+        passed.sort_by_key(|shot| shot.answered);
+        let mut worst = f64::MIN;
+        // Of the requests sent at or after `from`, the n-th to be answered ends an interval with n of them.
+        let mut starts: Vec<Duration> = passed.iter().map(|shot| shot.sent).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        for from in starts {
+            let mut count = 0.0;
+            for shot in passed.iter().filter(|shot| shot.sent >= from) {
+                count += 1.0;
+                let long = (shot.answered - from).as_secs_f64();
+                worst = worst.max(count - burst - rate * long);
+            }
+        }
+        worst
+    }
+}
+
+/// A load that runs.
+#[derive(Debug)]
+pub struct Load {
+    clients: JoinSet<()>,
+    shots: Arc<Mutex<Vec<Shot>>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Load {
+    /// Starts so many clients, each on any of the gateways for every request. `urls` may change while they run.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[must_use]
+    pub fn start(clients: u64, urls: &Arc<Mutex<Vec<String>>>, key: &str, seed: u64, pause: Duration) -> Self {
+        let (shots, stop) = (Arc::<Mutex<Vec<Shot>>>::default(), Arc::new(AtomicBool::new(false)));
+        let mut set = JoinSet::new();
+        let began = Instant::now();
+        for client in 0..clients {
+            let (urls, shots, stop) = (Arc::clone(urls), Arc::clone(&shots), Arc::clone(&stop));
+            let key = key.to_owned();
+            let mut random = Random::new(seed.wrapping_mul(1_000).wrapping_add(client));
+            set.spawn(async move {
+                let mut connector = HttpConnector::new();
+                connector.set_nodelay(true);
+                let client = Client::builder(TokioExecutor::new()).build::<_, Empty<bytes::Bytes>>(connector);
+                while !stop.load(Ordering::Relaxed) {
+                    let url = {
+                        let urls = urls.lock().unwrap();
+                        let at = random.within(0..u64::try_from(urls.len()).unwrap());
+                        urls[usize::try_from(at).unwrap()].clone()
+                    };
+                    let request = Request::get(format!("{url}/status/200")).header("x-api-key", &key);
+                    let sent = began.elapsed();
+                    let answer = async {
+                        let answer = client.request(request.body(Empty::new()).unwrap()).await.ok()?;
+                        let status = answer.status().as_u16();
+                        answer.into_body().collect().await.ok()?;
+                        Some(status)
+                    };
+                    let answer = tokio::time::timeout(Duration::from_secs(30), answer).await.ok().flatten();
+                    let shot = Shot { sent, answered: began.elapsed(), status: answer.unwrap_or(0) };
+                    shots.lock().unwrap().push(shot);
+                    if answer.is_none() || !pause.is_zero() {
+                        tokio::time::sleep(pause.max(Duration::from_millis(5))).await;
+                    }
+                }
+            });
+        }
+        Self { clients: set, shots, stop }
+    }
+
+    /// What has come of them so far.
+    ///
+    /// # Panics
+    /// If a client panicked.
+    #[must_use]
+    pub fn so_far(&self) -> Passed {
+        Passed(self.shots.lock().unwrap().clone())
+    }
+
+    /// Lets each client end its request.
+    ///
+    /// # Panics
+    /// If a client panicked.
+    pub async fn stop(mut self) -> Passed {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.clients.join_next().await {
+            ended.unwrap();
+        }
+        self.so_far()
+    }
+}

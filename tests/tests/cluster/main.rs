@@ -1,0 +1,9 @@
+//! Several gateways on one PostgreSQL, with a Valkey and without: no limit is passed by one unit over all of them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not test functions, and a failed unwrap fails the test")]
+#![expect(clippy::print_stdout, reason = "what a run measured is shown beside its verdict")]
+
+mod chaos;
+mod commands;
+mod quota;
+mod rates;

@@ -1,0 +1,287 @@
+//! Talks to the authority of rates and of requests open at once: many counters in one call, off the request path.
+//!
+//! Requests that find too little, and rates that run low, put their counter into a queue; others have a timer, to tell what was spent, to renew or to give back. One task
+//! makes one call of all that is due, and wakes who waits.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::shared::Call;
+use crate::clock::{Clock, Monotonic};
+use crate::lease::{Counter, CounterState};
+use crate::metrics::{LeaseStore, Metrics};
+use crate::store::{RateAnswer, RateCall, RateStore, StoreErrorKind};
+
+/// Counters in one call, at most.
+const MOST_COUNTERS: usize = 1_024;
+/// What takes longer than this is no answer.
+const LATE_NANOS: u64 = 1_000_000_000;
+/// Between two calls while there is no answer.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// The task's state.
+#[derive(Debug)]
+pub(crate) struct RateDriver {
+    store: Arc<dyn RateStore>,
+    node: String,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    label: LeaseStore,
+    queue: Mutex<Vec<Arc<Counter>>>,
+    wake: Notify,
+    /// Whether the last call failed.
+    away: AtomicBool,
+    /// Since when a call is under way; 0 if none is.
+    asked_at: AtomicU64,
+    /// Nodes that were heard of within the last minute; 0 before the first answer.
+    nodes: AtomicU32,
+}
+
+/// A counter that is to be looked at by then.
+#[derive(Debug)]
+struct Timer {
+    due: Reverse<Monotonic>,
+    counter: Arc<Counter>,
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Self) -> bool {
+        self.due == other.due
+    }
+}
+
+impl Eq for Timer {}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timer {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.due.cmp(&other.due)
+    }
+}
+
+impl RateDriver {
+    pub(crate) fn new(
+        store: Arc<dyn RateStore>,
+        node: String,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        label: LeaseStore,
+    ) -> Self {
+        Self {
+            store,
+            node,
+            clock,
+            metrics,
+            label,
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            away: AtomicBool::new(false),
+            asked_at: AtomicU64::new(0),
+            nodes: AtomicU32::new(0),
+        }
+    }
+
+    /// Has the counter looked at soon.
+    pub(crate) fn ask_for(&self, counter: &Arc<Counter>) {
+        if call_of(counter).is_some_and(Call::enqueue) {
+            self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(counter));
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether the authority does not answer: the last call failed, or one is under way for longer than any answer takes.
+    pub(crate) fn is_away(&self, now: Monotonic) -> bool {
+        let asked_at = self.asked_at.load(Ordering::Acquire);
+        self.away.load(Ordering::Acquire) || (asked_at != 0 && now.nanos_since(Monotonic(asked_at)) > LATE_NANOS)
+    }
+
+    /// What the authority is, for operators.
+    pub(crate) fn backend(&self) -> &'static str {
+        self.store.backend()
+    }
+
+    /// Nodes that share what the authority has, this one included; 0 if it has never answered.
+    pub(crate) fn nodes(&self) -> u32 {
+        self.nodes.load(Ordering::Relaxed)
+    }
+
+    /// Runs until the future is dropped.
+    pub(crate) async fn run(&self) {
+        let mut timers = BinaryHeap::new();
+        loop {
+            let now = self.clock.monotonic();
+            let next =
+                timers.peek().map_or(Duration::MAX, |timer: &Timer| Duration::from_nanos(timer.due.0.nanos_since(now)));
+            // A timer that is far away is as good as none.
+            let _ = tokio::time::timeout(next.min(Duration::from_secs(3_600)), self.wake.notified()).await;
+            let due = self.due(&mut timers);
+            let answered = self.turn(&due).await;
+            set_timers(&mut timers, due);
+            if !answered {
+                // Who comes meanwhile sees that it is away.
+                tokio::time::sleep(BACK_OFF).await;
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Counters that are queued, and those whose time has come.
+    fn due(&self, timers: &mut BinaryHeap<Timer>) -> Vec<Arc<Counter>> {
+        let mut due = {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = queue.len().min(MOST_COUNTERS);
+            if queue.len() > taken {
+                self.wake.notify_one();
+            }
+            queue.drain(..taken).collect::<Vec<_>>()
+        };
+        due.iter().filter_map(|counter| call_of(counter)).for_each(Call::dequeue);
+        let now = self.clock.monotonic();
+        while due.len() < MOST_COUNTERS
+            && let Some(timer) = timers.peek()
+            && timer.due.0 <= now
+            && let Some(timer) = timers.pop()
+        {
+            call_of(&timer.counter).into_iter().for_each(Call::timer_rang);
+            due.push(timer.counter);
+        }
+        // One that was queued and has a timer too is asked for once.
+        due.sort_by(|one, other| one.id.cmp(&other.id).then_with(|| Arc::as_ptr(one).cmp(&Arc::as_ptr(other))));
+        due.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        due
+    }
+
+    /// One call for these; whether the authority has answered, or was not asked.
+    async fn turn(&self, due: &[Arc<Counter>]) -> bool {
+        let sent = self.clock.monotonic();
+        let mut call = RateCall { node: self.node.clone(), rates: Vec::new(), slots: Vec::new() };
+        let (mut rates, mut slots) = (Vec::new(), Vec::new());
+        for counter in due {
+            match &counter.state {
+                CounterState::SharedRate(rate) => {
+                    rate.pay(sent);
+                    // What is owed is needed as if it waited.
+                    let owed = rate.owed();
+                    rate.start_waiting(owed);
+                    let wish = rate.held.wish(&counter.id, rate.terms(), sent);
+                    rate.stop_waiting(owed);
+                    if let Some(wish) = wish {
+                        call.rates.push(wish);
+                        rates.push(rate);
+                    }
+                }
+                CounterState::SharedSlots(shared) => {
+                    if let Some(wish) = shared.held.wish(&counter.id, shared.limit(), sent) {
+                        call.slots.push(wish);
+                        slots.push(shared);
+                    }
+                }
+                CounterState::Rate(_) | CounterState::Quota(_) | CounterState::Open(_) => {}
+            }
+        }
+        let answer = if call.rates.is_empty() && call.slots.is_empty() { None } else { Some(self.ask(&call).await) };
+        let now = self.clock.monotonic();
+        match &answer {
+            Some(Some(answer)) => {
+                for ((rate, request), grant) in rates.iter().zip(&call.rates).zip(&answer.rates) {
+                    rate.held.granted(request, grant, now);
+                    rate.pay(now);
+                }
+                for ((shared, request), grant) in slots.iter().zip(&call.slots).zip(&answer.slots) {
+                    shared.held.granted(request, *grant, now);
+                }
+            }
+            Some(None) => {
+                rates.iter().zip(&call.rates).for_each(|(rate, request)| rate.held.failed(request, now));
+                slots.iter().zip(&call.slots).for_each(|(shared, request)| shared.held.failed(request, now));
+            }
+            None => {}
+        }
+        due.iter().filter_map(|counter| call_of(counter)).for_each(|call| call.answered().notify_waiters());
+        !matches!(answer, Some(None))
+    }
+
+    async fn ask(&self, call: &RateCall) -> Option<RateAnswer> {
+        self.asked_at.store(self.clock.monotonic().0, Ordering::Release);
+        let answered = self.store.lease_rates(call).await;
+        self.asked_at.store(0, Ordering::Release);
+        // An answer for each wish, or it is none.
+        let answered = answered.map(|answer| {
+            let whole = answer.rates.len() == call.rates.len() && answer.slots.len() == call.slots.len();
+            whole.then_some(answer)
+        });
+        self.metrics.lease_call(self.label, matches!(answered, Ok(Some(_))));
+        match answered {
+            Ok(Some(answer)) => {
+                if self.away.swap(false, Ordering::AcqRel) {
+                    tracing::info!(store = self.label.as_str(), "the authority of rates answers again");
+                }
+                self.nodes.store(answer.active_nodes.max(1), Ordering::Relaxed);
+                Some(answer)
+            }
+            other => {
+                if !self.away.swap(true, Ordering::AcqRel) {
+                    let error = other.err();
+                    let fatal = error.as_ref().is_some_and(|error| error.kind() == StoreErrorKind::Unusable);
+                    let error = error.as_ref().map(|error| error as &dyn std::error::Error);
+                    tracing::warn!(error, fatal, store = self.label.as_str(), "the authority of rates did not answer");
+                }
+                None
+            }
+        }
+    }
+}
+
+fn call_of(counter: &Counter) -> Option<&Call> {
+    match &counter.state {
+        CounterState::SharedRate(rate) => Some(&rate.call),
+        CounterState::SharedSlots(slots) => Some(&slots.call),
+        CounterState::Rate(_) | CounterState::Quota(_) | CounterState::Open(_) => None,
+    }
+}
+
+fn set_timers(timers: &mut BinaryHeap<Timer>, counters: Vec<Arc<Counter>>) {
+    for counter in counters {
+        let (due, call) = match &counter.state {
+            CounterState::SharedRate(rate) => (rate.held.due(), &rate.call),
+            CounterState::SharedSlots(slots) => (slots.held.due(), &slots.call),
+            CounterState::Rate(_) | CounterState::Quota(_) | CounterState::Open(_) => continue,
+        };
+        if due.0 != u64::MAX && call.sets_timer(due) {
+            timers.push(Timer { due: Reverse(due), counter });
+        }
+    }
+}
+
+/// The authorities of a gate whose nodes share their limits.
+#[derive(Debug)]
+pub(crate) struct RateDrivers {
+    /// The one that may forget, if there is one, else the durable one.
+    pub(crate) fast: Arc<RateDriver>,
+    /// The durable one, for what takes long to refill, where there are two.
+    pub(crate) slow: Option<Arc<RateDriver>>,
+}
+
+impl RateDrivers {
+    /// Which of them a counter belongs to.
+    pub(crate) fn of(&self, counter: &Counter) -> &Arc<RateDriver> {
+        match (&counter.state, &self.slow) {
+            (CounterState::SharedRate(rate), Some(slow)) if rate.slow => slow,
+            _ => &self.fast,
+        }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<RateDriver>> {
+        [Some(&self.fast), self.slow.as_ref()].into_iter().flatten()
+    }
+}

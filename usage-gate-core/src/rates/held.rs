@@ -1,0 +1,393 @@
+//! What this node holds of one rate, as requests spend it: no lock, no I/O.
+//!
+//! A request takes its units from leases that live, those that end first before others, or waits, or is refused. What is asked for, and what is done with answers, is
+//! [`asking`](super::asking).
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use smallvec::SmallVec;
+
+use super::asking::Asking;
+use super::lease::RateLease;
+use crate::clock::Monotonic;
+use crate::store::{CounterId, RateGrant, RateRequest, RateState, RateTerms};
+use crate::sync::{AtomicU64, Ordering, Swap};
+
+/// Leases that are being spent, those that end first before others.
+pub(super) type Leases = SmallVec<[Arc<RateLease>; 2]>;
+
+/// One rate on this node.
+pub(crate) struct HeldRate {
+    leases: Swap<Leases>,
+    /// Units that waiting requests need together.
+    waiting: AtomicU64,
+    /// The most that one of those needs who have come since the last wish.
+    needed: AtomicU64,
+    /// With no more than this left, more is to be asked for.
+    low_water: AtomicU64,
+    /// When the driver has to look, in [`Monotonic`] nanoseconds; the largest number: not before a request runs low or waits.
+    due: AtomicU64,
+    asking: Mutex<Asking>,
+}
+
+/// Units that a request has taken, to be undone if another limit refuses it.
+#[derive(Debug)]
+pub(crate) struct RateUnits(SmallVec<[(Arc<RateLease>, u64, u64); 1]>);
+
+impl RateUnits {
+    /// Gives them back, except what was told as spent in between: that stays spent (R5 as far as the curve allows).
+    pub(crate) fn undo(self) {
+        for (lease, units, reports) in self.0 {
+            lease.undo(units, reports);
+        }
+    }
+
+    /// For tests that look how it went: how many units stay spent.
+    #[cfg(test)]
+    pub(crate) fn undo_some(self) -> u64 {
+        self.0.iter().filter(|(lease, units, reports)| !lease.undo(*units, *reports)).map(|(_, units, _)| units).sum()
+    }
+
+    /// For tests that break it: gives back what was told as spent, too.
+    #[cfg(test)]
+    pub(crate) fn undo_all(self) -> u64 {
+        self.0.iter().for_each(|(lease, units, _)| lease.undo_whatever(*units));
+        0
+    }
+
+    /// For tests: the leases, and what was taken of each.
+    #[cfg(test)]
+    pub(crate) fn leases(&self) -> impl Iterator<Item = (&RateLease, u64)> {
+        self.0.iter().map(|(lease, units, _)| (&**lease, *units))
+    }
+}
+
+/// `low_water` while no request is to call the driver.
+const NEVER_LOW: u64 = u64::MAX;
+
+impl HeldRate {
+    pub(crate) fn new() -> Self {
+        Self {
+            leases: Swap::new(Leases::new()),
+            waiting: AtomicU64::new(0),
+            needed: AtomicU64::new(0),
+            low_water: AtomicU64::new(NEVER_LOW),
+            due: AtomicU64::new(u64::MAX),
+            asking: Mutex::default(),
+        }
+    }
+
+    /// Takes `units`, all or none.
+    pub(crate) fn take(&self, units: u64, now: Monotonic) -> Option<RateUnits> {
+        let mut taken = RateUnits(SmallVec::new());
+        let leases = self.leases.load();
+        if sum(&leases, now) >= units {
+            let mut missing = units;
+            for lease in leases.iter() {
+                let (some, reports) = lease.take(missing, now);
+                if some > 0 {
+                    taken.0.push((Arc::clone(lease), some, reports));
+                    missing -= some;
+                }
+                if missing == 0 {
+                    return Some(taken);
+                }
+            }
+            // Others were faster.
+            taken.undo();
+        }
+        None
+    }
+
+    /// Units that can be spent now.
+    pub(crate) fn left(&self, now: Monotonic) -> u64 {
+        sum(&self.leases.load(), now)
+    }
+
+    /// What is left of one lease, for tests.
+    #[cfg(test)]
+    pub(crate) fn left_of(&self, id: crate::store::RateLeaseId, now: Monotonic) -> u64 {
+        self.leases.load().iter().filter(|lease| lease.id == id).map(|lease| lease.left(now)).sum()
+    }
+
+    /// Whether the driver should be called after a request has taken units, because little is left. `true` until the next wish.
+    pub(crate) fn runs_low(&self, now: Monotonic) -> bool {
+        let low = self.low_water.load(Ordering::Relaxed);
+        low != NEVER_LOW && self.left(now) <= low
+    }
+
+    /// Counts a request that waits for units, so that the next wish covers it; pairs with [`stop_waiting`](Self::stop_waiting).
+    pub(crate) fn start_waiting(&self, units: u64) {
+        self.waiting.fetch_add(units, Ordering::AcqRel);
+        self.needed.fetch_max(units, Ordering::AcqRel);
+    }
+
+    pub(crate) fn stop_waiting(&self, units: u64) {
+        self.waiting.fetch_sub(units, Ordering::AcqRel);
+    }
+
+    /// Nanoseconds until `units` may be there, as far as the last answer tells; `None` if it is worth asking now.
+    pub(crate) fn short_for(&self, units: u64, now: Monotonic) -> Option<u64> {
+        let missing = units.saturating_sub(self.left(now));
+        if missing == 0 { None } else { self.lock().short_for(missing, now) }
+    }
+
+    /// The bucket as its authority last told it, and when.
+    pub(crate) fn state(&self) -> Option<(RateState, Monotonic)> {
+        self.lock().answered()
+    }
+
+    /// Whether the authority was asked since then in vain, and has not answered after that.
+    pub(crate) fn failed_since(&self, since: Monotonic) -> bool {
+        self.lock().failed_since(since)
+    }
+
+    // --- what only the driver calls ---
+
+    /// When [`wish`](Self::wish) should be asked, if no request calls for it before: to give back, to tell, to ask again.
+    pub(crate) fn due(&self) -> Monotonic {
+        Monotonic(self.due.load(Ordering::Acquire))
+    }
+
+    /// Whether it can be forgotten: it holds nothing, and nobody waits.
+    pub(crate) fn is_quiet(&self, now: Monotonic) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0 && self.leases.load().iter().all(|lease| lease.is_done(now))
+    }
+
+    /// What to tell and ask now, if anything. It is to be sent at once, and either [`granted`](Self::granted) or [`failed`](Self::failed) follows; until then there is no
+    /// other wish.
+    pub(crate) fn wish(&self, counter: &CounterId, terms: RateTerms, now: Monotonic) -> Option<RateRequest> {
+        let mut asking = self.lock();
+        if asking.is_under_way() {
+            return None;
+        }
+        let needs =
+            Needs { waiting: self.waiting.load(Ordering::Acquire), needed: self.needed.swap(0, Ordering::AcqRel) };
+        let before = self.leases.load();
+        let mut leases: Leases = before.iter().map(Arc::clone).collect();
+        let request = asking.wish(&mut leases, counter, terms, &needs, now);
+        self.put(&before, leases);
+        self.settle(&asking, now);
+        request
+    }
+
+    /// The answer to a wish.
+    pub(crate) fn granted(&self, request: &RateRequest, grant: &RateGrant, now: Monotonic) {
+        let mut asking = self.lock();
+        let before = self.leases.load();
+        let mut leases: Leases = before.iter().map(Arc::clone).collect();
+        asking.granted(&mut leases, request, grant, now);
+        self.put(&before, leases);
+        self.settle(&asking, now);
+    }
+
+    /// The wish of this lease may have been heard or not.
+    pub(crate) fn failed(&self, request: &RateRequest, now: Monotonic) {
+        let mut asking = self.lock();
+        asking.failed(request.lease, now);
+        self.settle(&asking, now);
+    }
+
+    fn put(&self, before: &Leases, leases: Leases) {
+        let same =
+            before.len() == leases.len() && before.iter().zip(&leases).all(|(one, other)| Arc::ptr_eq(one, other));
+        if !same {
+            self.leases.store(leases);
+        }
+    }
+
+    fn settle(&self, asking: &Asking, now: Monotonic) {
+        let (due, low_water) = asking.next(&self.leases.load(), now);
+        self.due.store(due.map_or(u64::MAX, |due| due.0), Ordering::Release);
+        self.low_water.store(low_water.unwrap_or(NEVER_LOW), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Asking> {
+        // Every critical section here leaves the value whole, so a panic elsewhere does not spoil it.
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What requests wait for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Needs {
+    pub(super) waiting: u64,
+    pub(super) needed: u64,
+}
+
+pub(super) fn sum(leases: &Leases, now: Monotonic) -> u64 {
+    leases.iter().fold(0, |sum, lease| sum.saturating_add(lease.left(now)))
+}
+
+impl fmt::Debug for HeldRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldRate").field("leases", &self.leases).finish_non_exhaustive()
+    }
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rates::bucket::Bucket;
+    use crate::rates::samples;
+
+    const MILLI: u64 = 1_000_000;
+    /// Lent for 250 ms.
+    const TERMS: RateTerms = RateTerms { units: 100, seconds: 1, burst: 100 };
+
+    /// A node and its authority, whose answers take no time.
+    struct World {
+        held: HeldRate,
+        bucket: Option<Bucket>,
+        terms: RateTerms,
+        now: Monotonic,
+    }
+
+    impl World {
+        fn new(terms: RateTerms) -> Self {
+            Self { held: HeldRate::new(), bucket: None, terms, now: Monotonic(1_000_000 * MILLI) }
+        }
+
+        fn wish(&self) -> Option<RateRequest> {
+            self.held.wish(&samples::counter(), self.terms, self.now)
+        }
+
+        fn decide(&mut self, request: &RateRequest) -> RateGrant {
+            let (bucket, grant) = Bucket::step(self.bucket.take(), self.now.0 / 1_000, None, request);
+            self.bucket = Some(bucket);
+            grant
+        }
+
+        fn call(&mut self) -> Option<RateRequest> {
+            let request = self.wish()?;
+            let grant = self.decide(&request);
+            self.held.granted(&request, &grant, self.now);
+            Some(request)
+        }
+
+        /// A request that waits for one answer if need be.
+        fn request(&mut self, units: u64) -> bool {
+            if let Some(taken) = self.held.take(units, self.now) {
+                drop(taken);
+                return true;
+            }
+            self.held.start_waiting(units);
+            self.call();
+            self.held.stop_waiting(units);
+            self.held.take(units, self.now).is_some()
+        }
+
+        /// Time passes, and the driver does what is due.
+        fn wait(&mut self, nanos: u64) {
+            let until = self.now.plus_nanos(nanos);
+            while self.held.due() <= until {
+                self.now = self.now.max(self.held.due());
+                self.call();
+            }
+            self.now = until;
+        }
+
+        fn level(&mut self) -> RateState {
+            self.decide(&samples::request(self.terms, 0, 0)).state
+        }
+    }
+
+    #[test]
+    fn what_waits_is_asked_for_and_found() {
+        let mut world = World::new(TERMS);
+        assert!(world.held.take(3, world.now).is_none() && world.wish().is_none());
+        assert!(world.request(3) && world.held.left(world.now) == 0);
+        assert!(!world.request(98) && world.held.short_for(98, world.now).is_some());
+    }
+
+    #[test]
+    fn steady_use_is_asked_for_ahead_so_that_few_requests_wait() {
+        let mut world = World::new(TERMS);
+        let mut waited = 0;
+        // 80 a second, for two seconds.
+        for turn in 0..160 {
+            if world.held.take(1, world.now).is_none() {
+                waited += u32::from(turn >= 20);
+                assert!(world.request(1));
+            }
+            if world.held.runs_low(world.now) {
+                world.call();
+            }
+            world.wait(12_500_000);
+        }
+        assert_eq!(waited, 0, "after the first quarter of a second");
+    }
+
+    #[test]
+    fn units_that_nobody_uses_go_back_before_they_die() {
+        let mut world = World::new(TERMS);
+        world.held.start_waiting(40);
+        world.call();
+        world.held.stop_waiting(40);
+        assert_eq!(world.level().outstanding, 40);
+        world.wait(240 * MILLI);
+        assert_eq!((world.level().level, world.level().outstanding), (100, 0));
+        assert!(world.held.is_quiet(world.now) && world.held.due() == Monotonic(u64::MAX));
+    }
+
+    #[test]
+    fn a_take_goes_over_several_leases_and_takes_all_or_nothing() {
+        let mut world = World::new(TERMS);
+        for units in [3, 7] {
+            world.held.start_waiting(units);
+            world.call();
+            world.held.stop_waiting(units);
+            world.now = world.now.plus_nanos(MILLI);
+        }
+        assert_eq!(world.held.left(world.now), 7);
+        world.held.start_waiting(9);
+        world.call();
+        assert_eq!(world.held.left(world.now), 9);
+        assert!(world.held.take(10, world.now).is_none());
+        let taken = world.held.take(8, world.now).unwrap();
+        assert!(taken.leases().count() > 1);
+        taken.undo();
+        assert_eq!(world.held.left(world.now), 9);
+    }
+
+    #[test]
+    fn a_call_whose_outcome_is_unknown_is_repeated_with_the_same_lease() {
+        let mut world = World::new(TERMS);
+        world.held.start_waiting(5);
+        let lost = world.wish().unwrap();
+        world.decide(&lost);
+        assert!(world.wish().is_none());
+        world.held.failed(&lost, world.now);
+        assert!(world.held.failed_since(world.now));
+        let again = world.call().unwrap();
+        assert_eq!((again.lease, again.want, world.held.left(world.now)), (lost.lease, 5, 5));
+        assert!(!world.held.failed_since(world.now));
+        assert_eq!(world.held.state().map(|(state, at)| (state.level, at)), Some((95, world.now)));
+        assert_eq!(world.level().outstanding, 5);
+    }
+
+    #[test]
+    fn what_is_too_little_for_who_waits_goes_back_and_adds_up() {
+        // One a second; a piece of it would die before the next comes.
+        let mut world = World::new(RateTerms { units: 1, seconds: 1, burst: 10 });
+        assert!(world.request(10));
+        world.held.start_waiting(4);
+        let seconds = (1..=8).find(|_| {
+            world.wait(1_000 * MILLI);
+            world.held.take(4, world.now).is_some()
+        });
+        assert_eq!(seconds, Some(5), "four to refill, and no more than a lease time until that is noticed");
+    }
+
+    #[test]
+    fn a_unit_now_and_then_is_a_call_and_nothing_is_held_ahead() {
+        let mut world = World::new(TERMS);
+        for _ in 0..5 {
+            assert!(world.request(1));
+            world.wait(2_000 * MILLI);
+            assert!(world.held.is_quiet(world.now));
+        }
+    }
+}
