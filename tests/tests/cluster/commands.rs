@@ -105,3 +105,27 @@ async fn a_key_that_one_node_revokes_is_refused_by_every_node() {
     lags.sort_unstable();
     println!("revoked on all three nodes after: median {:?}, longest {:?}", lags[10], lags[19]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_serve_may_not_migrate_it_says_what_does() {
+    let database = Database::new().await;
+    let folder = usage_gate_tests::Folder::new();
+    let pepper = folder.path().join("pepper");
+    std::fs::write(&pepper, "a pepper: 0123456789abcdef0123456789abcdef").unwrap();
+    let config = folder.path().join("gate.toml");
+    let (url, data) = (database.url(), folder.path().join("data"));
+    let text = format!(
+        "[store]\npostgres = \"{url}\"\nmigrate = false\n[keys]\npepper_file = \"{}\"\n[server]\ndata_dir = \"{}\"\nlisten = \"127.0.0.1:0\"\n\
+         admin_listen = \"127.0.0.1:0\"\n[upstream]\nurl = \"http://127.0.0.1:9\"\n",
+        pepper.display(),
+        data.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let (status, _, fault) = run(&["serve", "--config", config]).await;
+    assert!(status == Some(1) && fault.contains("usage-gate migrate --config"), "{fault}");
+    let (status, told, fault) = run(&["migrate", "--config", config]).await;
+    assert!(status == Some(0) && told.contains("up to date"), "{told}{fault}");
+    let (status, told, _) = run(&["check", "--config", config]).await;
+    assert!(status == Some(0) && !told.contains("earlier version"), "{told}");
+}

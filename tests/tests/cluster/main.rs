@@ -5,5 +5,6 @@
 
 mod chaos;
 mod commands;
+mod plans;
 mod quota;
 mod rates;

@@ -84,11 +84,47 @@ async fn few_requests_make_a_round_trip() {
     for gateway in &mut cluster.gateways {
         assert!(gateway.terminate().await.success());
     }
-    let calls = database
-        .number("SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions WHERE funcname = 'usage_gate_lease'")
-        .await;
+    let calls = calls(&database).await;
     println!("{:?}: {calls} calls of usage_gate_lease", passed.statuses());
     assert_quiet(&passed);
     let most = i64::try_from(passed.0.len() / 50).unwrap();
     assert!(calls > 0 && calls <= most, "{calls} round trips, and at most {most} are allowed");
+}
+
+/// Calls of the lease function so far, as the database counts them, about a second late.
+async fn calls(database: &Database) -> i64 {
+    database
+        .number("SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions WHERE funcname = 'usage_gate_lease'")
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_is_used_up_costs_five_round_trips_a_second_at_most_and_a_steady_one_one_in_a_thousand_requests() {
+    const SECONDS: u64 = 8;
+    let database = Database::new().await;
+    let cluster = Cluster::start(3, &Stores::with_valkey(&database), "").await;
+    let urls = Arc::new(Mutex::new(cluster.urls()));
+    let watch = async |key: &str, warm_up: Duration| {
+        let load = Load::start(CLIENTS, &urls, key, 1, Duration::ZERO);
+        sleep(warm_up).await;
+        let before = (calls(&database).await, load.so_far().0.len());
+        sleep(Duration::from_secs(SECONDS)).await;
+        let after = (calls(&database).await, load.so_far().0.len());
+        let passed = load.stop().await;
+        (after.0 - before.0, i64::try_from(after.1 - before.1).unwrap(), passed)
+    };
+    // First, because a node that holds units asks once a second whether others need them.
+    let used_up = key(&cluster, 2, 100).await;
+    let (made, requests, passed) = watch(&used_up, Duration::from_secs(2)).await;
+    println!("used up: {made} calls for {requests} refusals in {SECONDS} s");
+    assert_eq!(passed.with(200), 100);
+    let most = i64::try_from(5 * SECONDS).unwrap();
+    assert!(made <= most, "{made} calls for {requests} refusals in {SECONDS} s");
+
+    let steady = key(&cluster, 1, 100_000_000).await;
+    let (made, requests, passed) = watch(&steady, Duration::from_secs(4)).await;
+    println!("steady: {made} calls for {requests} requests in {SECONDS} s");
+    assert_quiet(&passed);
+    assert_eq!(passed.with(429), 0);
+    assert!(made > 0 && made * 1_000 <= requests, "{made} calls for {requests} requests");
 }

@@ -110,6 +110,9 @@ pub async fn a4_units_of_the_next_period_are_leased_a_minute_early<S: QuotaStore
 
 /// Zero is safe, and what is said of the first question of each.
 pub async fn r3_an_incarnation_is_as_old_as_the_first_question<S: QuotaStore>(store: &S) {
+    // What was lent before it nobody can have heard of.
+    let first = store.incarnation_age("first").await.expect("the store is there");
+    assert!(first.is_zero() || first >= Duration::from_secs(600), "{first:?}");
     for incarnation in ["one", "two"] {
         assert_eq!(store.incarnation_age(incarnation).await.expect("the store is there"), Duration::ZERO);
     }

@@ -10,6 +10,15 @@ const KEPT_MICROS: i64 = 400 * 86_400 * 1_000_000;
 /// So many of the newest are remembered however old they are: one that serves for years must not seem new.
 pub(crate) const MOST_OLD: u16 = 1_000;
 
+/// How old the first is that is ever heard of: older than any bucket of a rate takes to fill. Nothing was lent before it, so that what it does not know was never used.
+pub(crate) const FIRST_EVER: Duration = Duration::from_secs(3_600);
+
+/// Since when one counts as seen that is asked about for the first time.
+pub(crate) fn seen_since(is_first_ever: bool, now: Timestamp) -> Timestamp {
+    let before = if is_first_ever { FIRST_EVER } else { Duration::ZERO };
+    now.plus_micros(-i64::try_from(before.as_micros()).unwrap_or(0))
+}
+
 /// Incarnations that were first seen before this instant may be forgotten.
 pub(crate) const fn incarnations_kept_since(now: Timestamp) -> Timestamp {
     now.plus_micros(-KEPT_MICROS)
@@ -30,9 +39,10 @@ impl Incarnations {
         if let Some(first_seen) = self.0.get(incarnation) {
             return age(*first_seen, now);
         }
-        self.0.insert(incarnation.to_owned(), now);
+        let first_seen = seen_since(self.0.is_empty(), now);
+        self.0.insert(incarnation.to_owned(), first_seen);
         self.forget(now);
-        Duration::ZERO
+        age(first_seen, now)
     }
 
     fn forget(&mut self, now: Timestamp) {
@@ -56,6 +66,7 @@ mod tests {
     fn the_newest_are_kept_and_what_is_not_old() {
         let mut incarnations = Incarnations::default();
         let at = |day: i64| Timestamp::from_micros(day * DAY);
+        assert_eq!(incarnations.age("first", at(0)), FIRST_EVER);
         for day in 0..1_500 {
             assert_eq!(incarnations.age(&format!("{day:04}"), at(day)), Duration::ZERO);
         }

@@ -410,6 +410,8 @@ pub trait QuotaStore: Send + Sync + Debug + 'static {
     /// How long ago, by the authority's clock, this incarnation of a rate store (a Valkey's `master_replid`) was first asked about. The first
     /// question is noted, and answered with zero.
     ///
+    /// The first incarnation that a store is ever asked about may count as an hour old: nothing was lent before it that anybody could have forgotten.
+    ///
     /// A store that keeps no note may always answer zero, as this does: an incarnation that seems new never owns more than an old one (R3).
     ///
     /// # Errors

@@ -80,7 +80,7 @@ impl Found {
                 self.postgres(&report)?;
                 match PostgresStore::options(address.reveal()).migrate(false).open().await {
                     Ok(store) => self.plans = plans(&store).await?,
-                    Err(fault) => self.warnings.push(format!("the schema is not up to date: {fault}: `serve` brings it up to date unless store.migrate is false")),
+                    Err(fault) => self.warnings.push(format!("postgres: {:#}", anyhow::Error::new(fault))),
                 }
             }
         }

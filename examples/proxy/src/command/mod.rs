@@ -8,6 +8,7 @@ mod demo_upstream;
 mod journal;
 mod key;
 mod log;
+mod migrate;
 mod open_files;
 mod sample;
 mod serve;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Sample(sample::Arguments),
     /// Check a configuration without serving
     Check(check::Arguments),
+    /// Bring the schema of the database up to date
+    Migrate(migrate::Arguments),
     /// Compare the books with what was recorded; exit 1 if they differ. Only reads; may run beside `serve`
     Verify(verify::Arguments),
     /// Look into what this node recorded
@@ -67,6 +70,7 @@ fn run_waiting(command: Command) -> anyhow::Result<()> {
             Command::Serve(arguments) => Box::pin(serve::run(arguments)).await,
             Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
             Command::Sample(arguments) => Box::pin(sample::run(arguments)).await,
+            Command::Migrate(arguments) => Box::pin(migrate::run(arguments)).await,
             Command::Verify(arguments) => Box::pin(verify::run(arguments)).await,
             Command::Check(arguments) => Box::pin(check::run(arguments)).await,
             Command::Journal(command) => journal::run(command),

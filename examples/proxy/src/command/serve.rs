@@ -81,7 +81,7 @@ fn welcome(node: &Node, loaded: &Loaded, upstream: &HttpUrl) -> std::io::Result<
     let program = super::program();
     let Some(token_file) = &node.token_file else {
         say(format_args!(
-            "  admin        http://{admin}/admin/v1   (tokens are made by {program} admin-token create)"
+            "  admin        http://{admin}/admin/v1   (tokens: {program} admin-token create --role full --config …)"
         ))?;
         return Ok(());
     };

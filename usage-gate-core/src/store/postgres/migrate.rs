@@ -40,7 +40,7 @@ pub(super) async fn migrate(client: &mut Client, may_change: bool) -> Result<(),
         if !may_change {
             return Err(StoreError::unusable(
                 "open the database",
-                "its schema is of an earlier version: run `usage-gate migrate` once, or set store.migrate to true",
+                "its schema is of an earlier version: `usage-gate migrate --config …` brings it up to date, or `serve`, if store.migrate is true",
             )
             .into());
         }

@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::ledger_call::{self, Periods, units_of_text};
 use super::value::{Id, id, instant, parsed, units, unreadable};
 use crate::clock::Clock;
-use crate::lease::incarnations::{MOST_OLD, incarnations_kept_since};
+use crate::lease::incarnations::{FIRST_EVER, MOST_OLD, incarnations_kept_since};
 use crate::lease::ledger::unused_window;
 use crate::model::Timestamp;
 use crate::period::Period;
@@ -145,11 +145,18 @@ impl QuotaStore for PostgresStore {
     async fn incarnation_age(&self, incarnation: &str) -> Result<Duration, StoreError> {
         let clock = self.given_time();
         let (kept, most) = (incarnations_kept_since(Timestamp::default()).as_micros(), i64::from(MOST_OLD));
+        let first_ever = i64::try_from(FIRST_EVER.as_micros()).unwrap_or(i64::MAX);
         self.run("note an incarnation", async |client| {
             let rows = client
                 .query_typed(
-                    "SELECT usage_gate_incarnation_age($1, $2, $3, $4)",
-                    &[(&incarnation, Type::TEXT), (&clock, Type::INT8), (&kept, Type::INT8), (&most, Type::INT8)],
+                    "SELECT usage_gate_incarnation_age($1, $2, $3, $4, $5)",
+                    &[
+                        (&incarnation, Type::TEXT),
+                        (&clock, Type::INT8),
+                        (&kept, Type::INT8),
+                        (&most, Type::INT8),
+                        (&first_ever, Type::INT8),
+                    ],
                 )
                 .await?;
             let row = rows.first().ok_or_else(|| unreadable("a function answered nothing"))?;

@@ -524,18 +524,27 @@ BEGIN
         ) AS w ON true;
 END $$;
 
--- `Incarnations::age`: microseconds since the first question, which is noted.
-CREATE FUNCTION usage_gate_incarnation_age(p_id text, p_clock int8, p_kept int8, p_most_old int8) RETURNS int8 LANGUAGE plpgsql AS $$
+-- `Incarnations::age`: microseconds since the first question, which is noted. The first of all counts as `p_first_ever` old.
+CREATE FUNCTION usage_gate_incarnation_age(
+    p_id text, p_clock int8, p_kept int8, p_most_old int8, p_first_ever int8
+) RETURNS int8 LANGUAGE plpgsql AS $$
 DECLARE
     v_now CONSTANT int8 := usage_gate_now(p_clock);
     v_first int8;
 BEGIN
-    INSERT INTO incarnation (id, first_seen) VALUES (p_id, v_now) ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
-        SELECT first_seen INTO v_first FROM incarnation WHERE id = p_id;
+    SELECT first_seen INTO v_first FROM incarnation WHERE id = p_id;
+    IF FOUND THEN
         RETURN greatest(v_now - v_first, 0);
     END IF;
+    -- A new one is rare: of several nodes that ask about one, or about the first of all, one notes it.
+    LOCK TABLE incarnation IN EXCLUSIVE MODE;
+    SELECT first_seen INTO v_first FROM incarnation WHERE id = p_id;
+    IF FOUND THEN
+        RETURN greatest(v_now - v_first, 0);
+    END IF;
+    v_first := v_now - CASE WHEN EXISTS (SELECT 1 FROM incarnation) THEN 0 ELSE p_first_ever END;
+    INSERT INTO incarnation (id, first_seen) VALUES (p_id, v_first);
     DELETE FROM incarnation WHERE first_seen < v_now + p_kept
         AND id IN (SELECT id FROM incarnation ORDER BY first_seen DESC, id DESC OFFSET p_most_old);
-    RETURN 0;
+    RETURN v_now - v_first;
 END $$;
