@@ -3,11 +3,19 @@
 //! The crate `tests/loom` compiles the files that use this with `cfg(loom)`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, TryLockError};
 
+#[cfg(not(loom))]
+use std::sync::Mutex;
+#[cfg(not(loom))]
+pub(crate) use std::sync::MutexGuard;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+#[cfg(loom)]
+use loom::sync::Mutex;
+#[cfg(loom)]
+pub(crate) use loom::sync::MutexGuard;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -40,6 +48,11 @@ impl<T> Swap<T> {
         self.0.load()
     }
 
+    /// The value, for longer than a moment.
+    pub(crate) fn whole(&self) -> Arc<T> {
+        self.0.load_full()
+    }
+
     pub(crate) fn store(&self, value: T) {
         self.0.store(Arc::new(value));
     }
@@ -57,6 +70,10 @@ impl<T> Swap<T> {
         Arc::clone(&values[last])
     }
 
+    pub(crate) fn whole(&self) -> Arc<T> {
+        self.load()
+    }
+
     pub(crate) fn store(&self, value: T) {
         let mut values = self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         values.push(Arc::new(value));
@@ -69,5 +86,70 @@ impl<T> Swap<T> {
 impl<T: fmt::Debug> fmt::Debug for Swap<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.load(), f)
+    }
+}
+
+/// A value for each of a few lanes, alone in its cache lines, behind a lock that hardly ever two want: threads take turns at being given a lane.
+///
+/// What all threads count up together costs each of them a line that another has. What each thread has for itself nobody can collect when it rests. This is between the two.
+pub(crate) struct Lanes<T>(Box<[Lane<T>]>);
+
+#[repr(align(128))]
+struct Lane<T>(Mutex<T>);
+
+/// As many as threads of a large machine that end a request in the same moment.
+#[cfg(not(loom))]
+const LANES: usize = 32;
+/// One that all threads meet at.
+#[cfg(loom)]
+const LANES: usize = 1;
+
+impl<T> Lanes<T> {
+    pub(crate) fn new(value: impl Fn() -> T) -> Self {
+        Self((0..LANES).map(|_| Lane(Mutex::new(value()))).collect())
+    }
+
+    /// This thread's lane; `None` if another has it at the moment: nobody waits for a thread that the system has stopped.
+    pub(crate) fn mine(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.get(lane_of_this_thread()).and_then(Lane::try_lock)
+    }
+
+    /// The lanes that nobody has at the moment.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
+        self.0.iter().filter_map(Lane::try_lock)
+    }
+
+    /// All of them, one after the other. Not for who has one.
+    pub(crate) fn all(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
+        self.0.iter().map(|lane| lane.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<T> Lane<T> {
+    fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(value) => Some(value),
+            Err(TryLockError::Poisoned(value)) => Some(value.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+#[cfg(not(loom))]
+fn lane_of_this_thread() -> usize {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    thread_local!(static LANE: usize = usize::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(0) % LANES);
+    // A thread that is ending may take any.
+    LANE.try_with(|lane| *lane).unwrap_or(0)
+}
+
+#[cfg(loom)]
+fn lane_of_this_thread() -> usize {
+    0
+}
+
+impl<T> fmt::Debug for Lanes<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes").finish_non_exhaustive()
     }
 }

@@ -19,7 +19,7 @@ use crate::lease::{Counter, CounterState, Debtor, Forfeit, LeaseEntry, QuotaCoun
 use crate::model::{Environment, RequestId, StoreAway, Timestamp, WhenExceeded};
 use crate::rates::{Look, RateUnits};
 use crate::routes::RouteIndex;
-use crate::seat::{Seat, SeatContents};
+use crate::seat::{Notes, Seat, SeatContents};
 use crate::store::QuotaUse;
 
 /// A request that may be forwarded: it holds a seat and units of every limit that applies.
@@ -33,6 +33,8 @@ pub struct Admitted {
     pub(crate) request: RequestId,
     pub(crate) at: Timestamp,
     pub(crate) started: Monotonic,
+    /// The bucket of the tenant's clock that `at` is in.
+    pub(crate) bucket: Timestamp,
     pub(crate) client: Option<IpAddr>,
     pub(crate) taken: TakenUnits,
     /// Its seat; none where the host wants no usage, or declared that requests go on while the journal is full.
@@ -125,8 +127,9 @@ impl GateCore {
             Ok(taken) => {
                 self.callers.note_use(&caller, head.at);
                 // An allocation, since it is moved some twenty times on its way to the last frame, with whatever it is in.
-                let mut admitted = Box::new(Admitted {
+                let admitted = Box::new(Admitted {
                     gate: Arc::clone(self),
+                    bucket: caller.bucket(head.at),
                     caller,
                     route,
                     request: head.request,
@@ -441,12 +444,12 @@ pub(super) fn free_slot(open: &AtomicU64) {
 
 impl Admitted {
     /// B1, B7: the seat knows all that a crash has to know before anything is forwarded.
-    fn sit_down(&mut self) {
-        if self.seat.is_none() {
-            return;
+    fn sit_down(&self) {
+        let Some(seat) = self.notes() else { return };
+        let mut quotas = QuotaUses::new();
+        for one in &self.taken {
+            with_counter_of(self, one, |counter| self.cite(one, counter, &mut quotas));
         }
-        let quotas = self.quotas_held();
-        let Some(seat) = &mut self.seat else { return };
         let caller = &self.caller;
         seat.forward(&SeatContents {
             request: self.request,
@@ -456,22 +459,18 @@ impl Admitted {
             user: caller.user,
             environment: caller.environment,
             route: self.route,
-            bucket: caller.bucket(self.at),
+            bucket: self.bucket,
             cost: self.gate.routes.route(self.route).map_or(&[], |route| &route.cost),
             quotas: &quotas,
         });
     }
 
-    /// What leases count of this request by now.
-    fn quotas_held(&self) -> QuotaUses {
-        let mut uses = QuotaUses::new();
-        for one in &self.taken {
-            with_counter_of(self, one, |counter| self.cite(one, counter, &mut uses));
-        }
-        uses
+    /// What a crash has to know of it.
+    fn notes(&self) -> Option<Notes<'_>> {
+        self.seat.as_ref().map(|seat| self.gate.recorder.seats.at(seat))
     }
 
-    /// The same of one limit.
+    /// What leases count by now of one of its limits.
     pub(super) fn cite(&self, one: &Taken, counter: &Counter, uses: &mut QuotaUses) {
         let (TakenWhat::Quota(source, held), CounterState::Quota(quota)) = (&one.what, &counter.state) else { return };
         source.each(*held, |lease, units| {
@@ -482,16 +481,17 @@ impl Admitted {
 
     /// The start of the period that units of a quota are of, as records have it.
     pub(super) fn quota_period(&self, one: &Taken, source: &Held, quota: &QuotaCounter) -> Timestamp {
-        let period = source.entry().map(|entry| entry.period).or_else(|| {
-            let compiled = self.caller.plan.limits.get(one.at)?;
-            self.gate.period_of(compiled, quota, self.started)
-        });
+        if let Some(entry) = source.entry() {
+            return entry.period_start;
+        }
+        let compiled = self.caller.plan.limits.get(one.at);
+        let period = compiled.and_then(|compiled| self.gate.period_of(compiled, quota, self.started));
         period.map_or(self.at, |period| period.start).floor_seconds()
     }
 
     /// B2: a head with this status is about to be released.
     pub fn head(&self, status: u16) {
-        if let Some(seat) = &self.seat {
+        if let Some(seat) = self.notes() {
             let route = self.gate.routes.route(self.route);
             seat.head(status, route.is_none_or(|route| route.bill_on.bills(status)));
         }
@@ -499,14 +499,14 @@ impl Admitted {
 
     /// So many bytes of both bodies have passed, and are about to be released.
     pub fn progress(&self, bytes_in: u64, bytes_out: u64) {
-        if let Some(seat) = &self.seat {
+        if let Some(seat) = self.notes() {
             seat.progress(bytes_in, bytes_out);
         }
     }
 
     /// So many tokens were counted up to now.
     pub fn tokens(&self, input: u64, output: u64) {
-        if let Some(seat) = &self.seat {
+        if let Some(seat) = self.notes() {
             seat.tokens(input, output);
         }
     }

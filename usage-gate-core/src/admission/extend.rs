@@ -31,7 +31,7 @@ impl Admitted {
             };
             let blocks = compiled.limit.when_exceeded == WhenExceeded::Block;
             let gate = &self.gate;
-            let seat = self.seat.as_ref();
+            let seat = self.seat.as_ref().map(|seat| gate.recorder.seats.at(seat));
             let mut take = |counter: &Arc<Counter>| {
                 let CounterState::Quota(quota) = &counter.state else { return true };
                 // In the seat, so that a crash forgets none of it.

@@ -90,7 +90,7 @@ impl Admitted {
             status: settlement.status.unwrap_or(0),
             outcome,
             measured: settlement.measured,
-            bucket: caller.bucket(self.at),
+            bucket: self.bucket,
             units: &units,
             quotas: &quotas,
             retry: settlement.retry,
@@ -216,7 +216,7 @@ fn book(uses: &mut QuotaUses, counter: CounterTag, booked: &Booking) {
     match uses.iter_mut().find(|one| one.counter == counter && one.lease == lease) {
         Some(one) => one.units = one.units.saturating_add(booked.used),
         None => {
-            let period = booked.lease.period.start.floor_seconds();
+            let period = booked.lease.period_start;
             uses.push(QuotaUse { lease, counter, period, units: booked.used });
         }
     }

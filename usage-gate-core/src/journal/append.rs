@@ -8,10 +8,13 @@
 //! Sequences go on from segment to segment. An item never crosses from one into the next: the place that would is padded, in both, and another is taken.
 //! Only one place can lie across one end, so a segment counts for `MOST_SLOTS` less than it has, and room that was reserved is always found.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use super::segment::Segment;
-use super::slot::{Encoded, MOST_SLOTS};
+use super::slot::{EncodedIn, MOST_SLOTS};
 use crate::invariant::invariant;
-use crate::sync::{AtomicI64, AtomicU64, Loaded, Ordering, Swap};
+use crate::sync::{AtomicI64, AtomicU64, Lanes, Loaded, MutexGuard, Ordering, Swap};
 
 /// The most slots of an item, as a difference of room.
 const MOST: i64 = MOST_SLOTS.cast_signed();
@@ -53,13 +56,45 @@ pub(crate) struct Appender {
     /// A [`Room`]: in one word, so that the end of the stream and a reservation are before or after each other.
     room: AtomicI64,
     live: Swap<Vec<Segment>>,
+    lanes: Lanes<Lane>,
 }
 
-/// Where an item goes. Dropped before it is published, it is passed over.
+/// What the threads of one lane have at hand.
+#[derive(Debug)]
+struct Lane {
+    /// The segments, as long as nothing has changed about them: to hold a value of a `Swap` costs a third of what a record does.
+    live: Arc<Vec<Segment>>,
+    /// Room that is not given back yet, a [`Room`], and of how many items.
+    back: i64,
+    items: u32,
+}
+
+/// Room of so many items goes back at once.
+const AT_ONCE: u32 = 64;
+
+/// The segments, while an item is written.
+#[derive(Debug)]
+enum Held<'a> {
+    Lane(MutexGuard<'a, Lane>),
+    Loaded(Loaded<Vec<Segment>>),
+}
+
+impl Deref for Held<'_> {
+    type Target = [Segment];
+
+    fn deref(&self) -> &[Segment] {
+        match self {
+            Self::Lane(lane) => &lane.live,
+            Self::Loaded(live) => live,
+        }
+    }
+}
+
+/// Where an item goes, and how the segments are held meanwhile. Dropped before it is published, it is passed over.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Place {
-    live: Loaded<Vec<Segment>>,
+pub(crate) struct Place<'a> {
+    live: Held<'a>,
     at: usize,
     sequence: u64,
     slots: u64,
@@ -69,7 +104,9 @@ pub(crate) struct Place {
 impl Appender {
     /// A stream that begins at this sequence, and has no segment yet.
     pub(crate) fn new(first: u64) -> Self {
-        Self { next: AtomicU64::new(first), room: AtomicI64::new(0), live: Swap::new(Vec::new()) }
+        let live = Swap::new(Vec::new());
+        let lanes = Lanes::new(|| Lane { live: live.whole(), back: 0, items: 0 });
+        Self { next: AtomicU64::new(first), room: AtomicI64::new(0), live, lanes }
     }
 
     /// The segments at this moment, oldest first.
@@ -84,6 +121,7 @@ impl Appender {
 
     /// Slots that can be reserved.
     pub(crate) fn free(&self) -> u64 {
+        self.collect(self.lanes.all());
         let room = Room(self.room.load(Ordering::Relaxed));
         if room.closed() { 0 } else { u64::try_from(room.slots()).unwrap_or(0) }
     }
@@ -99,7 +137,7 @@ impl Appender {
         invariant!(B5, live.last().is_none_or(|last| last.end() == segment.first()));
         let room = i64::try_from(segment.slots()).unwrap_or(i64::MAX).saturating_sub(MOST);
         live.push(segment);
-        self.live.store(live);
+        self.set_live(live);
         // Release: pairs with `reserve`. Who has reserved in it finds it.
         self.room.fetch_add(room, Ordering::Release);
     }
@@ -111,14 +149,21 @@ impl Appender {
         let live = self.live.load();
         let done = live.iter().take(live.len().saturating_sub(1)).take_while(|segment| done(segment)).count();
         if done > 0 {
-            self.live.store(live.iter().skip(done).cloned().collect());
+            self.set_live(live.iter().skip(done).cloned().collect());
         }
     }
 
     /// Puts a copy of a segment, in another file, in its place. One thread at a time, and no place in it may be under way.
     pub(crate) fn replace(&self, copy: &Segment) {
         let of = |segment: &Segment| if segment.first() == copy.first() { copy.clone() } else { segment.clone() };
-        self.live.store(self.live.load().iter().map(of).collect());
+        self.set_live(self.live.load().iter().map(of).collect());
+    }
+
+    /// When this returns nobody writes by an older list.
+    fn set_live(&self, live: Vec<Segment>) {
+        self.live.store(live);
+        let live = self.live.whole();
+        self.lanes.all().for_each(|mut lane| lane.live = Arc::clone(&live));
     }
 
     /// Has the system ready for stores into the slots that come next, twice as many as since the last time, when this gave `since`.
@@ -139,12 +184,19 @@ impl Appender {
         if !self.is_closed() {
             self.room.fetch_add(CLOSED, Ordering::AcqRel);
         }
+        self.collect(self.lanes.all());
         // Acquire: pairs with `give_back`. Who has used what it reserved has taken its place before.
         !Room(self.room.load(Ordering::Acquire)).reserved()
     }
 
     /// Takes room for one item, of any size, and says how much is left; `None` if there is none.
     pub(crate) fn reserve(&self) -> Option<u64> {
+        let left = self.try_reserve();
+        // What lanes are using at this moment is missing from it: then it is refused, and the next finds it.
+        if left.is_none() && self.collect(self.lanes.idle()) { self.try_reserve() } else { left }
+    }
+
+    fn try_reserve(&self) -> Option<u64> {
         // Acquire: pairs with `add`, through all that came between: what is reserved lies in segments that this thread sees.
         let before = Room(self.room.fetch_add(ONE - MOST, Ordering::AcqRel));
         if !before.closed() && before.slots() >= MOST {
@@ -154,31 +206,80 @@ impl Appender {
         None
     }
 
+    /// Has room in `room` that lanes have not given back yet. `false` if there is none.
+    fn collect<'a>(&self, lanes: impl Iterator<Item = MutexGuard<'a, Lane>>) -> bool {
+        let collected: i64 = lanes.map(|mut lane| lane.take_back()).sum();
+        if collected != 0 {
+            self.give_back(collected);
+        }
+        collected != 0
+    }
+
     /// Gives back the room of an item that will not come.
     pub(crate) fn unreserve(&self) {
         self.give_back(MOST - ONE);
     }
 
-    /// Takes a place in the room that was reserved, which is used up by this.
+    /// Takes a place in the room that was reserved, which is used up by this. The item is to be published at once: who adds a segment waits for that.
     ///
     /// `None` if B7 is broken and there is no room in spite of that: then the caller keeps what it has.
-    pub(crate) fn begin(&self, slots: u64) -> Option<Place> {
+    pub(crate) fn begin(&self, slots: u64) -> Option<Place<'_>> {
         loop {
-            // AcqRel: a place in a new segment is given after one whose thread saw that segment, or to one who did.
-            let sequence = self.next.fetch_add(slots, Ordering::AcqRel);
-            let live = self.live.load();
-            let at = live.iter().rposition(|segment| segment.first() <= sequence);
-            let found = at.and_then(|at| live.get(at)).filter(|segment| sequence < segment.end());
-            if !invariant!(B7, found.is_some()) {
+            let sequence = self.take(slots);
+            // A segment may be so new that the lane does not have it.
+            let near = self.lanes.mine().and_then(|lane| self.place(Held::Lane(lane), sequence, slots));
+            if let Some(place) = near.or_else(|| self.place(Held::Loaded(self.live.load()), sequence, slots)) {
+                return Some(place);
+            }
+            if !self.pass_over(sequence, slots) {
                 return None;
             }
-            let (at, segment) = at.zip(found)?;
-            if segment.holds(sequence, slots) {
-                self.give_back(MOST - ONE - i64::try_from(slots).unwrap_or(MOST));
-                return Some(Place { live, at, sequence, slots, published: false });
+        }
+    }
+
+    /// The same for who is away before it publishes.
+    #[cfg(any(test, loom))]
+    pub(crate) fn begin_slowly(&self, slots: u64) -> Option<Place<'static>> {
+        loop {
+            let sequence = self.take(slots);
+            if let Some(place) = self.place(Held::Loaded(self.live.load()), sequence, slots) {
+                return Some(place);
             }
+            if !self.pass_over(sequence, slots) {
+                return None;
+            }
+        }
+    }
+
+    fn take(&self, slots: u64) -> u64 {
+        // AcqRel: a place in a new segment is given after one whose thread saw that segment, or to one who did.
+        self.next.fetch_add(slots, Ordering::AcqRel)
+    }
+
+    /// The place of slots that were taken, if they are all in one of the segments.
+    fn place<'a>(&self, mut live: Held<'a>, sequence: u64, slots: u64) -> Option<Place<'a>> {
+        let at = live.iter().rposition(|segment| segment.holds(sequence, slots))?;
+        let back = MOST - ONE - i64::try_from(slots).unwrap_or(MOST);
+        match &mut live {
+            Held::Loaded(_) => self.give_back(back),
+            Held::Lane(lane) => {
+                (lane.back, lane.items) = (lane.back + back, lane.items + 1);
+                if lane.items >= AT_ONCE {
+                    self.give_back(lane.take_back());
+                }
+            }
+        }
+        Some(Place { live, at, sequence, slots, published: false })
+    }
+
+    /// Gives up slots that lie across the end of a segment; `false` if they lie beyond all of them.
+    fn pass_over(&self, sequence: u64, slots: u64) -> bool {
+        let live = self.live.load();
+        let there = live.iter().any(|segment| segment.holds(sequence, 1));
+        if invariant!(B7, there) {
             pad_all(&live, sequence, sequence + slots);
         }
+        there
     }
 
     /// Gives up all places before a sequence that nobody has taken. `false` if what is reserved would not find room then.
@@ -207,6 +308,13 @@ impl Appender {
     }
 }
 
+impl Lane {
+    fn take_back(&mut self) -> i64 {
+        self.items = 0;
+        std::mem::take(&mut self.back)
+    }
+}
+
 /// Passes over slots, whichever segments they are in.
 pub(super) fn pad_all(live: &[Segment], from: u64, to: u64) {
     for segment in live {
@@ -214,14 +322,14 @@ pub(super) fn pad_all(live: &[Segment], from: u64, to: u64) {
     }
 }
 
-impl Place {
+impl Place<'_> {
     /// The sequence of the item.
     pub(crate) const fn sequence(&self) -> u64 {
         self.sequence
     }
 
     /// Writes the item and shows it to readers. It must be the one that the place was taken for.
-    pub(crate) fn publish(mut self, item: &mut Encoded) {
+    pub(crate) fn publish<const WORDS: usize>(mut self, item: &mut EncodedIn<WORDS>) {
         if let Some(segment) = self.live.get(self.at).filter(|_| item.slots() == self.slots) {
             segment.publish(self.sequence, item);
             self.published = true;
@@ -229,7 +337,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(segment) = self.live.get(self.at).filter(|_| !self.published) {
             segment.pad(self.sequence, self.slots);

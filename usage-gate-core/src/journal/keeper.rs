@@ -189,10 +189,10 @@ impl Journal {
         self.appender.unreserve();
     }
 
-    /// Takes the place of an item of this many slots, in room that was reserved. The seat can write its sequence down, and then publish.
+    /// Takes the place of an item of this many slots, in room that was reserved. The seat can write its sequence down, and then publish, at once.
     ///
     /// `None` only if an invariant is broken: then the record is not written, and its seat must stay.
-    pub(crate) fn begin(&self, slots: u64) -> Option<Place> {
+    pub(crate) fn begin(&self, slots: u64) -> Option<Place<'_>> {
         self.appender.begin(slots)
     }
 
@@ -439,7 +439,7 @@ pub(super) mod tests {
         let journal = journal(&Area::memory(), 64);
         (0..3).for_each(|_| assert!(journal.reserve()));
         journal.append(&record(1)).unwrap();
-        let place = journal.begin(2).unwrap();
+        let place = journal.begin_slowly(2).unwrap();
         journal.append(&record(3)).unwrap();
         assert_eq!(requests(|from| journal.read(from, 9), 1), (vec![1], place.sequence()));
         place.publish(&mut record(2));
@@ -507,7 +507,7 @@ pub(super) mod tests {
             journal.maintain(at(2));
         }
         assert!(journal.reserve());
-        let place = journal.begin(2).unwrap();
+        let place = journal.begin_slowly(2).unwrap();
         assert!(!journal.seal().unwrap(), "something is under way");
         place.publish(&mut record(20));
         assert!(journal.seal().unwrap());

@@ -6,13 +6,17 @@
 use std::sync::Arc;
 
 use super::schema::Schema;
-use super::slot::{Encoded, ITEM_WORDS, Kind, halves};
+use super::slot::{Encoded, EncodedIn, ITEM_WORDS, Kind, halves};
 use crate::invariant::invariant;
 use crate::model::{Environment, KeyId, MAX_METERS, RequestId, TenantId, Timestamp, UserId};
 use crate::store::{CounterTag, Measured, Outcome, QuotaUse, RefusalSum, UnitTotals, UsageRecord};
 
 /// Quotas that one record has room for: more than one request can take of.
 pub(crate) const MOST_QUOTAS: usize = 8;
+/// Words of one of them.
+const QUOTA_WORDS: usize = 4;
+/// Words that every record has, its head included.
+const FIXED_WORDS: usize = 12;
 /// Bytes of a name in a sum of refusals.
 pub(crate) const MOST_NAME: usize = 64;
 /// The route of what has none.
@@ -97,8 +101,14 @@ impl Record<'_> {
         item
     }
 
-    /// Puts it into a new item: where the item is, it need not be moved to.
-    pub(crate) fn encode_into(&self, item: &mut Encoded) {
+    /// Words of its item.
+    pub(crate) fn words(&self) -> usize {
+        let retry = if self.retry.is_some() { 2 } else { 0 };
+        FIXED_WORDS + self.units.used().count_ones() as usize + self.quotas.len() * QUOTA_WORDS + retry
+    }
+
+    /// Puts it into a new item that has room for it: where the item is, it need not be moved to.
+    pub(crate) fn encode_into<const WORDS: usize>(&self, item: &mut EncodedIn<WORDS>) {
         invariant!(B9, self.quotas.len() <= MOST_QUOTAS);
         let quotas = self.quotas.get(..MOST_QUOTAS).unwrap_or(self.quotas);
         let flags = if self.retry.is_some() { RETRY } else { 0 } | test_flag(self.environment);
@@ -114,16 +124,13 @@ impl Record<'_> {
         let at = self.at.as_micros().cast_unsigned();
         // At once, as far as it is the same in every record: each push looks whether there is room.
         item.push_all([request, request_low, at, tenant, tenant_low, user, user_low, key, key_low, what]);
-        // One way through the units, which are 0 for most meters of most requests: their mask is put in front of them behind it.
-        let sizes = item.push(0);
-        let mut mask = 0;
-        for (place, units) in self.units.numbers().iter().enumerate() {
-            if *units != 0 {
-                mask |= 1 << place;
-                item.push(*units);
-            }
+        let used = self.units.used();
+        item.push((seconds(self.bucket) << 32) | (u64::from(used) << 16) | quotas.len() as u64);
+        let mut left = used;
+        while let Some(units) = self.units.numbers().get(left.trailing_zeros() as usize) {
+            item.push(*units);
+            left &= left - 1;
         }
-        item.set(sizes, (seconds(self.bucket) << 32) | (mask << 16) | quotas.len() as u64);
         for quota in quotas {
             item.push_all([quota.lease, quota.counter.0, seconds(quota.period), quota.units.cast_unsigned()]);
         }
@@ -313,6 +320,7 @@ fn cut(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::slot::SLOT_WORDS;
     use crate::model::Meters;
     use proptest::prelude::*;
 
@@ -371,6 +379,7 @@ mod tests {
                 route: Some(route).filter(|route| *route < 2), status, outcome: OUTCOMES[outcome],
                 measured: MEASURED[measured], bucket: instant(u64::from(bucket)), units: &units, quotas: &quotas, retry,
             };
+            prop_assert_eq!(record.encode().slots(), u64::try_from(record.words().div_ceil(SLOT_WORDS)).unwrap());
             let Item::Record(read) = read(record.encode()) else { panic!("a record") };
             let route = ["item", "other", ""][usize::from(route)];
             prop_assert_eq!((read.sequence, read.request, read.at), (9, record.request, record.at));
@@ -378,6 +387,7 @@ mod tests {
             prop_assert_eq!((&*read.route, read.status, read.outcome), (route, status, record.outcome));
             prop_assert_eq!((read.measured, read.bucket, read.units), (record.measured, record.bucket, units));
             prop_assert_eq!((read.quotas, read.retry), (quotas, retry));
+
         }
 
         #[test]

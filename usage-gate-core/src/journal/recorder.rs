@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::slot::{Encoded, Kind};
+use super::slot::{Encoded, EncodedIn, Kind, SLOT_WORDS, USUAL_SLOTS, Usual};
 use super::{Journal, JournalDurability, Record};
 use crate::seat::{Seat, SeatTable};
 
@@ -32,12 +32,16 @@ impl Recorder {
     /// Takes a seat, and room in the journal for the record that it will leave (B7).
     pub(crate) fn take_seat(&self) -> Option<Seat> {
         let seat = self.seats.take()?;
-        self.journal.reserve().then_some(seat)
+        if self.journal.reserve() {
+            return Some(seat);
+        }
+        self.seats.leave(seat);
+        None
     }
 
     /// Gives back the seat of a request that was not admitted.
     pub(crate) fn leave_seat(&self, seat: Seat) {
-        drop(seat);
+        self.seats.leave(seat);
         self.journal.unreserve();
     }
 
@@ -46,13 +50,25 @@ impl Recorder {
     /// In the order that recovery relies on: the seat knows the place before the record can be seen, and is free only after. Without a place, which B7 rules
     /// out, the seat stays taken, and the next life of the process writes the record.
     pub(crate) fn publish(&self, seat: Seat, record: &Record<'_>) -> Option<u64> {
-        let mut item = Encoded::new(Kind::Record);
+        if record.words() <= USUAL_SLOTS * SLOT_WORDS {
+            self.publish_in(Usual::new(Kind::Record), seat, record)
+        } else {
+            self.publish_in(Encoded::new(Kind::Record), seat, record)
+        }
+    }
+
+    fn publish_in<const WORDS: usize>(
+        &self,
+        mut item: EncodedIn<WORDS>,
+        seat: Seat,
+        record: &Record<'_>,
+    ) -> Option<u64> {
         record.encode_into(&mut item);
         let place = self.journal.begin(item.slots())?;
         let sequence = place.sequence();
-        seat.settle_at(sequence);
+        self.seats.at(&seat).settle_at(sequence);
         place.publish(&mut item);
-        seat.free();
+        self.seats.free(seat);
         // Passed by one record in so many, which costs the others no number that all of them count up.
         if (sequence + item.slots()) % MANY < item.slots() {
             self.many.notify_one();

@@ -237,7 +237,7 @@ mod tests {
         let mut sequences = Vec::new();
         for number in 0..records {
             assert!(journal.reserve());
-            let place = journal.begin(2).unwrap();
+            let place = journal.begin_slowly(2).unwrap();
             sequences.push(place.sequence());
             if under_way(number) {
                 // Nothing is done when the process ends.

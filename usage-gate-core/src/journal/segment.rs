@@ -17,7 +17,7 @@
 //! | 10 | when it was told so, in microseconds |
 //! | 16… | the text |
 
-use super::slot::{Encoded, Head, ITEM_WORDS, MOST_SLOTS, SLOT_WORDS, Salt, halves};
+use super::slot::{EncodedIn, Head, ITEM_WORDS, MOST_SLOTS, SLOT_WORDS, Salt, USUAL_SLOTS, halves};
 use crate::mapped::{Word, Words};
 use crate::sync::Ordering;
 
@@ -25,6 +25,9 @@ const MAGIC: u64 = u64::from_be_bytes(*b"ugjrnl\x00\x01");
 const TEXT: usize = 16;
 /// The least slots that a segment may have: an item, and what is lost where an item would cross its end.
 pub(crate) const LEAST_SLOTS: u64 = 2 * MOST_SLOTS;
+
+/// Words behind an item that are fetched for those that come next.
+const SOON: usize = USUAL_SLOTS * SLOT_WORDS;
 
 const ENDED: usize = 8;
 const ACKED: usize = 9;
@@ -215,13 +218,15 @@ impl Segment {
     }
 
     /// Writes an item into its reserved place and publishes it.
-    pub(crate) fn publish(&self, sequence: u64, item: &mut Encoded) {
+    pub(crate) fn publish<const WORDS: usize>(&self, sequence: u64, item: &mut EncodedIn<WORDS>) {
         let Some(place) = self.place(sequence, item.slots()) else { return };
         let head = item.head(&self.salt, sequence);
         for (word, value) in place.get(1..).unwrap_or_default().iter().zip(item.carried()) {
             word.store(value, Ordering::Relaxed);
         }
         self.publish_head(place, head);
+        let next = self.words_to(sequence + item.slots());
+        self.words.prefetch(next..(next + SOON).min(self.words.len()));
     }
 
     /// Gives slots up: whoever reads on passes over them.

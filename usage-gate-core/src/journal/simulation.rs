@@ -24,6 +24,13 @@ const SEATS: usize = 3;
 const ACTIONS: u64 = 60;
 const SEEDS: u64 = 9;
 
+impl Journal {
+    /// As [`begin`](Journal::begin), for who is away before it publishes.
+    pub(crate) fn begin_slowly(&self, slots: u64) -> Option<Place<'static>> {
+        self.appender.begin_slowly(slots)
+    }
+}
+
 /// A part of the protocol that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Broken {
@@ -61,7 +68,7 @@ struct Flight {
     seat: usize,
     request: u128,
     reserved: bool,
-    place: Option<Place>,
+    place: Option<Place<'static>>,
 }
 
 impl Sink {
@@ -150,7 +157,7 @@ impl World {
         match flight.place.take() {
             None if flight.reserved || journal.reserve() => {
                 flight.reserved = false;
-                let place = journal.begin(item.slots()).unwrap();
+                let place = journal.begin_slowly(item.slots()).unwrap();
                 self.seats[flight.seat * 2 + 1].store(place.sequence(), Ordering::Release);
                 flight.place = Some(place);
                 false

@@ -107,30 +107,29 @@ const FRONT: usize = 2;
 
 /// An item that is ready to be written, in the form in which it is summed: copied once, from here to its place.
 #[derive(Debug, Clone)]
-pub(crate) struct Encoded {
+pub(crate) struct EncodedIn<const WORDS: usize> {
     kind: Kind,
-    words: [[u8; 8]; FRONT - 1 + ITEM_WORDS],
+    words: [[u8; 8]; WORDS],
     /// Of `words`.
     used: usize,
 }
 
-impl Encoded {
+/// Any item.
+pub(crate) type Encoded = EncodedIn<{ FRONT - 1 + ITEM_WORDS }>;
+/// An item of at most [`USUAL_SLOTS`], as nearly all are: to clear and to fetch what the others need costs more than to look at how large one is.
+pub(crate) type Usual = EncodedIn<{ FRONT - 1 + USUAL_SLOTS * SLOT_WORDS }>;
+
+/// Slots of a usual item.
+pub(crate) const USUAL_SLOTS: usize = 3;
+
+impl<const WORDS: usize> EncodedIn<WORDS> {
     pub(crate) const fn new(kind: Kind) -> Self {
-        Self { kind, words: [[0; 8]; FRONT - 1 + ITEM_WORDS], used: FRONT }
+        Self { kind, words: [[0; 8]; WORDS], used: FRONT }
     }
 
-    /// Adds a word, and gives its place. What does not fit is left out: callers bound what they add, and tests know the largest item.
-    pub(crate) fn push(&mut self, word: u64) -> usize {
-        let place = self.used;
+    /// Adds a word. What does not fit is left out: callers bound what they add, and tests know the largest item.
+    pub(crate) fn push(&mut self, word: u64) {
         self.push_all([word]);
-        place
-    }
-
-    /// Puts another word in a place.
-    pub(crate) fn set(&mut self, place: usize, word: u64) {
-        if let Some(place) = self.words.get_mut(place) {
-            *place = word.to_le_bytes();
-        }
     }
 
     /// Adds words, all or none.

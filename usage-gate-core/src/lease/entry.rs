@@ -7,6 +7,7 @@ use super::left::Left;
 use super::slot::{Granted, TableEntry, used_of};
 use super::table::Slot;
 use crate::clock::Monotonic;
+use crate::model::Timestamp;
 use crate::period::Period;
 use crate::store::{CounterId, LeaseDebt, LeaseId, LeaseReport};
 
@@ -18,6 +19,8 @@ use crate::store::{CounterId, LeaseDebt, LeaseId, LeaseReport};
 pub(crate) struct LeaseEntry {
     pub(crate) lease: LeaseId,
     pub(crate) period: Period,
+    /// The start of the period in whole seconds, as seats and records have it.
+    pub(crate) period_start: Timestamp,
     /// A4: nothing is spent before here, and nothing from the deadline on.
     pub(crate) from: Monotonic,
     pub(crate) deadline: Monotonic,
@@ -63,7 +66,8 @@ impl LeaseEntry {
         let low_water = i64::try_from(size / 4).unwrap_or(i64::MAX);
         let (reported, low_told) = (AtomicU64::new(0), AtomicBool::new(false));
         let (from, recalled) = (Monotonic(0), AtomicBool::new(false));
-        Self { lease, period, from, deadline, size, since, reported, slot, low_water, low_told, recalled }
+        let period_start = period.start.floor_seconds();
+        Self { lease, period, period_start, from, deadline, size, since, reported, slot, low_water, low_told, recalled }
     }
 
     /// For tests that break it.

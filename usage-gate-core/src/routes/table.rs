@@ -60,7 +60,7 @@ pub struct CompiledRoute {
     pub cors: Cors,
     /// Scopes that the key must hold, all of them.
     pub scopes: Box<[Scope]>,
-    /// Units known at admission, by meter; `None` where the actual use tells.
+    /// Units known at admission, by meter, `requests` first.
     pub cost: Box<[(MeterIndex, u64)]>,
     /// Statuses that are billed.
     pub bill_on: BillOn,
@@ -270,6 +270,8 @@ fn compile(route: Route, meters: &Meters) -> Result<CompiledRoute, RouteError> {
     if !cost.iter().any(|(meter, _)| *meter == MeterIndex::REQUESTS) {
         cost.push((MeterIndex::REQUESTS, 1));
     }
+    // What every route has, first: a seat has room for a few.
+    cost.sort_by_key(|(meter, _)| *meter != MeterIndex::REQUESTS);
     Ok(CompiledRoute {
         name: name.into(),
         path: route.path.into(),

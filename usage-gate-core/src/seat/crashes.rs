@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{DeadLife, DeadSeats, Seat, SeatContents, SeatTable};
@@ -106,9 +105,9 @@ fn life(area: &Area, journal: &Journal, seen: &RefCell<BTreeMap<u128, Seen>>, or
     let note = |request: u128, change: &dyn Fn(&mut Seen)| change(seen.borrow_mut().entry(request).or_default());
     let quotas = [QuotaUse { lease: 77, counter: CounterTag(3), period: Timestamp::from_micros(0), units: 5 }];
     let begin = |request: u128| {
-        let mut seat = table.take().unwrap();
+        let seat = table.take().unwrap();
         note(request, &|seen| seen.begun = true);
-        seat.forward(&contents(request, &quotas, route));
+        table.at(&seat).forward(&contents(request, &quotas, route));
         note(request, &|seen| seen.forwarded = true);
         seat
     };
@@ -117,7 +116,7 @@ fn life(area: &Area, journal: &Journal, seen: &RefCell<BTreeMap<u128, Seen>>, or
         if order == Order::HeadReleasedBeforeNoted {
             release();
         }
-        seat.head(status, status < 300);
+        table.at(seat).head(status, status < 300);
         release();
     };
     let end = |seat: Seat, request: u128| {
@@ -125,36 +124,36 @@ fn life(area: &Area, journal: &Journal, seen: &RefCell<BTreeMap<u128, Seen>>, or
         let record = record_of(request, Outcome::Billed);
         match order {
             Order::FreedBeforePublish => {
-                seat.settle_at(place);
-                seat.free();
+                table.at(&seat).settle_at(place);
+                table.free(seat);
                 journal.publish(place, record);
                 return note(request, &|seen| seen.last_frame = true);
             }
             Order::PlaceAfterPublish => {
                 journal.publish(place, record);
-                seat.settle_at(place);
+                table.at(&seat).settle_at(place);
             }
             _ => {
-                seat.settle_at(place);
+                table.at(&seat).settle_at(place);
                 journal.publish(place, record);
             }
         }
         note(request, &|seen| seen.last_frame = true);
-        seat.free();
+        table.free(seat);
     };
     let first = begin(1);
     drop(table.take().unwrap());
     let second = begin(2);
     head(&first, 1, 200);
-    first.progress(10, 20);
+    table.at(&first).progress(10, 20);
     note(1, &|seen| seen.bytes = 20);
     end(first, 1);
     let third = begin(3);
     head(&third, 3, 503);
     head(&second, 2, 200);
-    second.tokens(3, 4);
-    second.raise(&QuotaUse { units: 7, ..quotas[0] });
-    second.progress(1, 2);
+    table.at(&second).tokens(3, 4);
+    table.at(&second).raise(&QuotaUse { units: 7, ..quotas[0] });
+    table.at(&second).progress(1, 2);
     note(2, &|seen| seen.bytes = 2);
     end(third, 3);
 }
@@ -261,11 +260,11 @@ fn what_a_seat_says_is_in_its_record() {
 fn calls_and_counted_tokens_are_billed_after_a_crash() {
     let (area, journal) = (Area::memory(), Journal::new());
     let table = SeatTable::start(&area, 1, StreamId::from_u128(9), KERNEL).unwrap();
-    let mut seat = table.take().unwrap();
-    let costs = [MeterIndex::OUTPUT_TOKENS, MeterIndex::INPUT_TOKENS, MeterIndex::DURATION_MS, MeterIndex::REQUESTS];
+    let seat = table.take().unwrap();
+    let costs = [MeterIndex::REQUESTS, MeterIndex::OUTPUT_TOKENS, MeterIndex::INPUT_TOKENS, MeterIndex::DURATION_MS];
     let cost = costs.map(|meter| (meter, 9));
-    seat.forward(&SeatContents { cost: &cost, ..contents(1, &[], route()) });
-    seat.tokens(3, 0);
+    table.at(&seat).forward(&SeatContents { cost: &cost, ..contents(1, &[], route()) });
+    table.at(&seat).tokens(3, 0);
     drop(seat);
     recover(&area, &journal);
     let records = journal.records.borrow();
@@ -285,10 +284,10 @@ fn heads_decide_the_outcome() {
     ] {
         let (area, journal) = (Area::memory(), Journal::new());
         let table = SeatTable::start(&area, 1, StreamId::from_u128(9), KERNEL).unwrap();
-        let mut seat = table.take().unwrap();
-        seat.forward(&SeatContents { environment, ..contents(1, &[], route()) });
+        let seat = table.take().unwrap();
+        table.at(&seat).forward(&SeatContents { environment, ..contents(1, &[], route()) });
         if let Some((status, bills)) = head {
-            seat.head(status, bills);
+            table.at(&seat).head(status, bills);
         }
         drop(seat);
         assert_eq!(table.taken(), 1, "a seat without a record stays taken");
@@ -301,7 +300,7 @@ fn heads_decide_the_outcome() {
 fn after_a_reboot_seats_say_nothing() {
     let area = Area::memory();
     let table = SeatTable::start(&area, 1, StreamId::from_u128(9), KERNEL).unwrap();
-    table.take().unwrap().forward(&contents(1, &[], route()));
+    table.at(&table.take().unwrap()).forward(&contents(1, &[], route()));
     assert!(DeadSeats::open(&area, KernelBoot::from_u128(6)).unwrap().is_none());
     assert!(DeadSeats::open(&Area::memory(), KERNEL).unwrap().is_none());
     let table = SeatTable::start(&area, 2, StreamId::from_u128(10), KERNEL).unwrap();
@@ -313,9 +312,10 @@ fn seats_are_bounded() {
     let table = SeatTable::start(&Area::memory(), 2, StreamId::from_u128(9), KERNEL).unwrap();
     let (one, two) = (table.take().unwrap(), table.take().unwrap());
     assert!(table.take().is_none());
-    drop(one);
-    assert!(table.take().is_some());
-    assert_eq!(Arc::strong_count(&table), 2);
-    two.free();
-    assert_eq!(table.taken(), 0);
+    table.leave(one);
+    let three = table.take().unwrap();
+    table.free(two);
+    assert_eq!((table.taken(), table.settled()), (1, 1));
+    table.leave(three);
+    assert_eq!((table.taken(), table.settled()), (0, 1), "it left no record");
 }

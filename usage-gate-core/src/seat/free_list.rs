@@ -5,14 +5,14 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::mapped::Words;
+use crate::mapped::Word;
 
 /// Indexes from 0; lock-free.
 #[derive(Debug)]
 pub(super) struct FreeList {
     /// The head alone in its line, then for each index the one below it in the stack, and a number that its holder counts up. Indexes are kept as one
     /// more, 0 is none.
-    words: Words,
+    words: Box<[Word]>,
 }
 
 const HEAD: usize = 0;
@@ -30,7 +30,7 @@ const ONE_TAG: u64 = 1 << (2 * BITS);
 impl FreeList {
     /// All of them are free; the lowest is taken first.
     pub(super) fn new(indexes: u32) -> Self {
-        let words = Words::memory(below(indexes));
+        let words: Box<[Word]> = (0..below(indexes)).map(|_| Word::default()).collect();
         for (below, next) in words.iter().skip(FIRST).step_by(EACH).zip(2u64..=u64::from(indexes)) {
             below.store(next, Ordering::Relaxed);
         }

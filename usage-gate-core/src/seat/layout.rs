@@ -51,7 +51,7 @@ pub(crate) struct SeatContents<'a> {
     pub(crate) route: RouteIndex,
     /// The hour of the tenant's clock that `at` is in.
     pub(crate) bucket: Timestamp,
-    /// The route's fixed costs; three are kept, that of `requests` among them.
+    /// The route's fixed costs, that of `requests` first; three are kept.
     pub(crate) cost: &'a [(MeterIndex, u64)],
     /// What was taken of quotas; the first four are kept, others would be forfeited.
     pub(crate) quotas: &'a [QuotaUse],
@@ -78,7 +78,7 @@ impl SeatContents<'_> {
             store(at, 0);
         }
         let mut mask = 0;
-        for ((at, shift), (meter, units)) in (COSTS..QUOTAS).zip((0..).step_by(METER_BITS)).zip(self.costs()) {
+        for ((at, shift), (meter, units)) in (COSTS..QUOTAS).zip((0..).step_by(METER_BITS)).zip(self.cost) {
             store(at, *units);
             let position = u64::try_from(meter.position()).unwrap_or(0) & 15;
             mask = (mask | position << shift) + (1 << COUNT_SHIFT);
@@ -95,13 +95,6 @@ impl SeatContents<'_> {
             }
         }
         FORWARDED | mask << 16
-    }
-
-    fn costs(&self) -> impl Iterator<Item = &(MeterIndex, u64)> {
-        // What every route has must not fall behind what one has of its own.
-        let of_calls = |cost: &&(MeterIndex, u64)| cost.0 == MeterIndex::REQUESTS;
-        let others = self.cost.iter().filter(move |cost| !of_calls(cost));
-        self.cost.iter().filter(of_calls).chain(others)
     }
 }
 

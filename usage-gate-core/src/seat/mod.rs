@@ -17,4 +17,4 @@ mod table;
 
 pub(crate) use layout::SeatContents;
 pub(crate) use recovery::{DeadLife, DeadSeats, held};
-pub(crate) use table::{Seat, SeatTable};
+pub(crate) use table::{Notes, Seat, SeatTable};

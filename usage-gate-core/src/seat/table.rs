@@ -54,9 +54,28 @@ impl SeatTable {
     }
 
     /// Takes a seat; `None` if all are taken.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Seat> {
-        let index = self.free.pop()?;
-        Some(Seat { table: Arc::clone(self), index, keep: false })
+    pub(crate) fn take(&self) -> Option<Seat> {
+        self.free.pop().map(Seat)
+    }
+
+    /// What is noted in a seat.
+    pub(crate) fn at(&self, seat: &Seat) -> Notes<'_> {
+        let start = HEADER_WORDS + seat.0 as usize * SEAT_WORDS;
+        let words = self.words.get(start..).and_then(<[Word]>::first_chunk);
+        Notes(words.expect("the list of free seats has none beyond the table's end"))
+    }
+
+    /// Gives back a seat whose request is not forwarded.
+    pub(crate) fn leave(&self, seat: Seat) {
+        self.free.push(seat.0);
+    }
+
+    /// Frees a seat, after its record is published.
+    pub(crate) fn free(&self, seat: Seat) {
+        // Release: the record before it.
+        self.at(&seat).0[STATE].store(FREE, Ordering::Release);
+        self.free.count(seat.0);
+        self.free.push(seat.0);
     }
 
     /// Seats that are taken, those among them that wait for their record to be written.
@@ -81,58 +100,46 @@ impl fmt::Debug for SeatTable {
     }
 }
 
-/// The seat of one request.
+/// The seat of one request: its holder has it alone.
 ///
-/// Dropped before the request is forwarded, it is free again. From then on only [`free`](Self::free) frees it, once its record is published: a
-/// seat whose record could not be written stays taken, and the next life of the process writes it.
+/// It is given back to its table. One that is dropped stays taken, and if its request was forwarded, the next life of the process writes its record.
 #[derive(Debug)]
-#[must_use]
-pub(crate) struct Seat {
-    table: Arc<SeatTable>,
-    index: u32,
-    /// Whether dropping leaves it taken.
-    keep: bool,
-}
+#[must_use = "a seat that is not given back stays taken"]
+pub(crate) struct Seat(u32);
 
-impl Seat {
-    fn words(&self) -> &[Word; SEAT_WORDS] {
-        let start = HEADER_WORDS + self.index as usize * SEAT_WORDS;
-        let words = self.table.words.get(start..).and_then(<[Word]>::first_chunk);
-        words.expect("the list of free seats has none beyond the table's end")
-    }
+/// What a crash has to know of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Notes<'a>(&'a [Word; SEAT_WORDS]);
 
-    /// Notes what a crash has to know. B1, B7: before anything of the request goes to the upstream.
-    pub(crate) fn forward(&mut self, contents: &SeatContents<'_>) {
-        let words = self.words();
-        let state = contents.store(words);
+impl Notes<'_> {
+    /// Notes all that is known at the door. B1, B7: before anything of the request goes to the upstream.
+    pub(crate) fn forward(self, contents: &SeatContents<'_>) {
+        let state = contents.store(self.0);
         // Release: who sees the seat as forwarded sees its contents. A seat that a crash finds otherwise was never forwarded.
-        words[STATE].store(state, Ordering::Release);
-        self.keep = true;
+        self.0[STATE].store(state, Ordering::Release);
     }
 
     /// Notes the status of the response and whether the route bills it. B2: before the head is released.
-    pub(crate) fn head(&self, status: u16, bills: bool) {
-        self.words()[HEAD].store(u64::from(status) | bills_bit(bills), Ordering::Release);
+    pub(crate) fn head(self, status: u16, bills: bool) {
+        self.0[HEAD].store(u64::from(status) | bills_bit(bills), Ordering::Release);
     }
 
     /// Notes the bytes of both bodies up to now; before they are released.
-    pub(crate) fn progress(&self, bytes_in: u64, bytes_out: u64) {
-        let words = self.words();
+    pub(crate) fn progress(self, bytes_in: u64, bytes_out: u64) {
         // Relaxed: a store by the thread that goes on to release the bytes, and each number is right by itself.
-        words[BYTES_IN].store(bytes_in, Ordering::Relaxed);
-        words[BYTES_OUT].store(bytes_out, Ordering::Relaxed);
+        self.0[BYTES_IN].store(bytes_in, Ordering::Relaxed);
+        self.0[BYTES_OUT].store(bytes_out, Ordering::Relaxed);
     }
 
     /// Notes the tokens counted up to now.
-    pub(crate) fn tokens(&self, input: u64, output: u64) {
-        let words = self.words();
-        words[TOKENS_IN].store(input, Ordering::Relaxed);
-        words[TOKENS_OUT].store(output, Ordering::Relaxed);
+    pub(crate) fn tokens(self, input: u64, output: u64) {
+        self.0[TOKENS_IN].store(input, Ordering::Relaxed);
+        self.0[TOKENS_OUT].store(output, Ordering::Relaxed);
     }
 
     /// Notes that the request has taken more of a quota. What finds no place (a fifth lease) is forfeited in a crash.
-    pub(crate) fn raise(&self, more: &QuotaUse) {
-        for quota in self.words()[QUOTAS..].chunks_exact(QUOTA_WORDS) {
+    pub(crate) fn raise(self, more: &QuotaUse) {
+        for quota in self.0[QUOTAS..].chunks_exact(QUOTA_WORDS) {
             let [lease, tag, amount] = quota else { continue };
             let known = tag.load(Ordering::Relaxed);
             if known == 0 {
@@ -151,23 +158,7 @@ impl Seat {
     }
 
     /// Notes the place of its record in the journal. Before the record is published.
-    pub(crate) fn settle_at(&self, sequence: u64) {
-        self.words()[SEQUENCE].store(sequence, Ordering::Release);
-    }
-
-    /// Frees the seat. After its record is published.
-    pub(crate) fn free(mut self) {
-        // Release: the record before it.
-        self.words()[STATE].store(FREE, Ordering::Release);
-        self.table.free.count(self.index);
-        self.keep = false;
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if !self.keep {
-            self.table.free.push(self.index);
-        }
+    pub(crate) fn settle_at(self, sequence: u64) {
+        self.0[SEQUENCE].store(sequence, Ordering::Release);
     }
 }

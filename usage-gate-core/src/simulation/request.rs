@@ -15,7 +15,7 @@ use crate::journal::{Encoded, JournalDurability, Place, Record};
 use crate::lease::{Booking, Bookings, Debtor, LeaseEntry};
 use crate::model::{Environment, KeyId, MeterIndex, RequestId, Timestamp};
 use crate::period::Period;
-use crate::seat::{Seat, SeatContents};
+use crate::seat::{Seat, SeatContents, SeatTable};
 use crate::store::{CounterTag, Measured, Outcome, QuotaUse, UnitTotals};
 
 /// Units held of one quota.
@@ -33,7 +33,7 @@ enum Step {
     Head(u16),
     /// Settled: its place is taken, and not published. What was taken stays until then.
     Placed {
-        place: Place,
+        place: Place<'static>,
         item: Box<Encoded>,
         noted: Noted,
     },
@@ -96,7 +96,7 @@ impl Life<'_> {
     /// A request comes: a seat, units of its limits, all or none; then it is forwarded.
     pub(super) fn admit(&mut self) {
         let world = self.world;
-        let Some(mut seat) = self.recorder.take_seat() else {
+        let Some(seat) = self.recorder.take_seat() else {
             let full = self.recorder.seats.taken() == self.recorder.seats.capacity();
             return world.marks.hit(if full { Mark::NoSeat } else { Mark::NoRoom });
         };
@@ -117,7 +117,7 @@ impl Life<'_> {
         }
         let (request, at) = (world.next_request(), world.clock.wall());
         world.note(request, |seen| seen.life = world.life());
-        seat.forward(&SeatContents {
+        self.recorder.seats.at(&seat).forward(&SeatContents {
             request: RequestId::from_u128(request),
             at,
             tenant: world.tenant,
@@ -197,13 +197,13 @@ impl Life<'_> {
             Step::Forwarded if world.one_in(6) => self.settle(&mut flight, None)?,
             Step::Forwarded => {
                 let status = if world.one_in(4) { 500 } else { 200 };
-                head(world, &mut flight, status);
+                head(&self.recorder.seats, world, &mut flight, status);
             }
             Step::Head(status) if world.one_in(2) => self.settle(&mut flight, Some(status))?,
             Step::Head(_) => {
                 flight.bytes += 1 + world.below(100);
                 if let Some(seat) = &flight.seat {
-                    seat.progress(1, flight.bytes);
+                    self.recorder.seats.at(seat).progress(1, flight.bytes);
                 }
                 world.note(flight.request, |seen| seen.bytes = flight.bytes);
             }
@@ -233,7 +233,7 @@ impl Life<'_> {
                     leases += 1;
                     let period = one.period.start.floor_seconds();
                     let more = QuotaUse { lease: entry.tag(), counter: one.tag, period, units };
-                    flight.seat.iter().for_each(|seat| seat.raise(&more));
+                    flight.seat.iter().for_each(|seat| self.recorder.seats.at(seat).raise(&more));
                 };
                 if let Some(held) = one.held.take_more(quota, one.units, total, now, note) {
                     world.tell(|| format!("  {} holds {held} instead of {}", flight.request, one.units));
@@ -313,12 +313,12 @@ impl Life<'_> {
             return self.published(flight, sequence, noted);
         }
         let item = Box::new(record.encode());
-        let place = self.recorder.journal.begin(item.slots()).ok_or("B7: there is no place for a record")?;
+        let place = self.recorder.journal.begin_slowly(item.slots()).ok_or("B7: there is no place for a record")?;
         if let Some(seat) = &flight.seat {
-            seat.settle_at(place.sequence());
+            self.recorder.seats.at(seat).settle_at(place.sequence());
         }
         if world.broken == Broken::SeatFreedBeforePublish {
-            flight.seat.take().into_iter().for_each(Seat::free);
+            flight.seat.take().into_iter().for_each(|seat| self.recorder.seats.free(seat));
         }
         world.marks.hit(Mark::Hole);
         flight.step = Step::Placed { place, item, noted };
@@ -332,7 +332,7 @@ impl Life<'_> {
         };
         let sequence = place.sequence();
         place.publish(&mut item);
-        flight.seat.take().into_iter().for_each(Seat::free);
+        flight.seat.take().into_iter().for_each(|seat| self.recorder.seats.free(seat));
         self.published(flight, sequence, noted)
     }
 
@@ -350,9 +350,9 @@ impl Life<'_> {
     }
 }
 
-fn head(world: &World, flight: &mut Flight, status: u16) {
+fn head(seats: &SeatTable, world: &World, flight: &mut Flight, status: u16) {
     if let Some(seat) = &flight.seat {
-        seat.head(status, status < 300);
+        seats.at(seat).head(status, status < 300);
     }
     world.note(flight.request, |seen| seen.head = Some(status));
     flight.step = Step::Head(status);

@@ -104,28 +104,39 @@ pub struct QuotaUse {
 
 /// Units of every meter that one request, or a sum of them, took; by [`MeterIndex`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct UnitTotals([u64; MAX_METERS]);
+pub struct UnitTotals {
+    numbers: [u64; MAX_METERS],
+    /// A bit for each that is not 0: most meters of most requests are.
+    used: u16,
+}
 
 impl UnitTotals {
     /// Units of one meter.
     #[must_use]
     pub const fn of(&self, meter: MeterIndex) -> u64 {
-        self.0[meter.position()]
+        self.numbers[meter.position()]
     }
 
     /// Units of all meters, in their order.
     pub(crate) const fn numbers(&self) -> &[u64; MAX_METERS] {
-        &self.0
+        &self.numbers
+    }
+
+    /// Positions of meters with units, a bit each.
+    pub(crate) const fn used(&self) -> u16 {
+        self.used
     }
 
     /// Sets units of one meter.
     pub const fn set(&mut self, meter: MeterIndex, units: u64) {
-        self.0[meter.position()] = units;
+        let place = meter.position();
+        self.numbers[place] = units;
+        self.used = self.used & !(1 << place) | ((units != 0) as u16) << place;
     }
 
     /// Adds units of one meter.
     pub const fn add(&mut self, meter: MeterIndex, units: u64) {
-        self.0[meter.position()] = self.0[meter.position()].saturating_add(units);
+        self.set(meter, self.of(meter).saturating_add(units));
     }
 }
 
