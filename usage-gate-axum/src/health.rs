@@ -10,8 +10,8 @@ use usage_gate_core::UsageGate;
 
 use crate::answer;
 
-/// `GET /healthz` (200: the process runs) and `GET /readyz`: 503 while draining or while usage cannot be recorded. A store that is away is
-/// `200 {"status":"degraded"}`, so that a balancer does not remove every node at once.
+/// `GET /healthz` (200: the process runs) and `GET /readyz`: 503 while draining, while usage cannot be recorded, or while the key store has been away since the start and nobody is known
+/// from before. A store that is away otherwise is `200 {"status":"degraded"}`, so that a balancer does not remove every node at once.
 pub fn health(gate: &UsageGate) -> Router {
     Router::new()
         .route("/healthz", get(|| async { answer::ok(&json!({"status": "ok"})) }))
@@ -21,13 +21,18 @@ pub fn health(gate: &UsageGate) -> Router {
 
 async fn ready(State(gate): State<UsageGate>) -> Response {
     let status = gate.status();
-    if !status.ready {
-        let word = if status.draining { "draining" } else { "journal_full" };
-        return answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": word}));
+    let (http, word) = match &status {
+        status if status.draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        status if status.loading => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
+        status if !status.ready => (StatusCode::SERVICE_UNAVAILABLE, "journal_full"),
+        status if status.degraded.is_empty() => (StatusCode::OK, "ready"),
+        _ => (StatusCode::OK, "degraded"),
+    };
+    let mut document = json!({"status": word});
+    for (name, stores) in [("degraded", &status.degraded), ("unusable", &status.unusable)] {
+        if !stores.is_empty() {
+            document[name] = json!(stores);
+        }
     }
-    if status.degraded.is_empty() {
-        answer::ok(&json!({"status": "ready"}))
-    } else {
-        answer::ok(&json!({"status": "degraded", "degraded": status.degraded}))
-    }
+    answer::json(http, &document)
 }

@@ -4,10 +4,11 @@
 //! first, then removes what is cached; and a fill, after it has put its entry, looks here for changes since it began to read. Whichever
 //! comes second sees the other.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Monotonic;
+use crate::model::{KeyId, TenantId};
 use crate::store::Changed;
 
 /// Longer than any fill may take (its time-out is shorter).
@@ -41,6 +42,20 @@ impl RecentChanges {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 
+    /// The last change of each key and tenant, to judge many callers at one moment.
+    pub(crate) fn latest(&self) -> LatestChanges {
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = LatestChanges::default();
+        for (number, _, changed) in &noted.recent {
+            match changed {
+                Changed::Key(key) => drop(latest.keys.insert(*key, *number)),
+                Changed::Tenant(tenant) => drop(latest.tenants.insert(*tenant, *number)),
+                Changed::All => latest.all = *number,
+            }
+        }
+        latest
+    }
+
     /// Whether anything that `touches` was noted after so many.
     pub(crate) fn any_after(&self, count: u64, touches: impl Fn(&Changed) -> bool) -> bool {
         let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,10 +63,25 @@ impl RecentChanges {
     }
 }
 
+/// The numbers of the last changes.
+#[derive(Debug, Default)]
+pub(crate) struct LatestChanges {
+    keys: HashMap<KeyId, u64>,
+    tenants: HashMap<TenantId, u64>,
+    all: u64,
+}
+
+impl LatestChanges {
+    /// Whether a caller was touched after so many were noted.
+    pub(crate) fn any_after(&self, count: u64, key: KeyId, tenant: TenantId) -> bool {
+        let last = |number: Option<&u64>| number.is_some_and(|number| *number > count);
+        self.all > count || last(self.keys.get(&key)) || last(self.tenants.get(&tenant))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::KeyId;
 
     #[test]
     fn a_change_is_seen_by_fills_that_began_before_it_only() {
@@ -61,5 +91,8 @@ mod tests {
         let touches = |changed: &Changed| *changed == Changed::Key(key);
         assert!(recent.any_after(before, touches));
         assert!(!recent.any_after(recent.count(), touches), "in the same instant, but after it");
+        let (latest, tenant) = (recent.latest(), TenantId::generate());
+        assert!(latest.any_after(before, key, tenant) && !latest.any_after(recent.count(), key, tenant));
+        assert!(!latest.any_after(before, KeyId::generate(), tenant));
     }
 }

@@ -245,6 +245,17 @@ impl OwnPostgres {
         let _ = Command::new("pkill").args(["-KILL", "-f"]).arg(data).status().await;
     }
 
+    /// Stops it at once, whoever is connected: its own immediate shutdown, as after a crash.
+    ///
+    /// # Panics
+    /// If it cannot be stopped.
+    pub async fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let pid = child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-QUIT", &pid]).status().await.unwrap().success());
+        child.wait().await.unwrap();
+    }
+
     /// Starts it on what it had committed.
     ///
     /// # Panics

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "what a run measured is shown beside its verdict")]
 
 mod chaos;
+mod cold_start;
 mod commands;
 mod plans;
 mod quota;

@@ -219,7 +219,7 @@ impl GateCore {
                         Ok(())
                     } else if quota.is_exhausted(held, now) {
                         Err(0)
-                    } else if self.may_overdraw(compiled, quota, held, now) {
+                    } else if self.may_overdraw(compiled, counter, held, now) {
                         Ok(())
                     } else {
                         short.push((Arc::clone(counter), held));
@@ -321,7 +321,7 @@ impl GateCore {
                     .then(|| quota.overdrawing());
                 let goes_on = || {
                     compiled.limit.when_exceeded == WhenExceeded::Allow
-                        || self.may_overdraw(compiled, quota, units, now)
+                        || self.may_overdraw(compiled, counter, units, now)
                 };
                 if taken.is_none() && !goes_on() {
                     return None;
@@ -362,15 +362,11 @@ impl GateCore {
     }
 
     /// Whether a quota whose authority is away goes on without a lease: its owner has said for how many units a node may, and fewer are owed.
-    pub(super) fn may_overdraw(
-        &self,
-        compiled: &CompiledLimit,
-        quota: &QuotaCounter,
-        units: u64,
-        now: Monotonic,
-    ) -> bool {
+    pub(super) fn may_overdraw(&self, compiled: &CompiledLimit, counter: &Counter, units: u64, now: Monotonic) -> bool {
         let StoreAway::Overdraft(most) = compiled.limit.store_away else { return false };
-        let owed = || self.period_of(compiled, quota, now).map_or(u64::MAX, |period| quota.owed(period));
+        let CounterState::Quota(quota) = &counter.state else { return false };
+        let of_period = |period| quota.owed(period).saturating_add(self.counters.untold(&counter.id, period));
+        let owed = || self.period_of(compiled, quota, now).map_or(u64::MAX, of_period);
         self.leases.is_away(now) && owed().saturating_add(units) <= most
     }
 

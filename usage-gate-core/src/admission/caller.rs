@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::snapshots::{Heard, Known, MOST_KEPT, Snapshots};
 use crate::abuse::source_of;
 use crate::clock::Monotonic;
 use crate::feed::RecentChanges;
@@ -107,11 +108,7 @@ impl Caller {
     }
 
     fn is_touched_by(&self, changed: &Changed) -> bool {
-        match changed {
-            Changed::Key(key) => *key == self.key,
-            Changed::Tenant(tenant) => *tenant == self.tenant,
-            Changed::All => true,
-        }
+        changed.touches(self.key, self.tenant)
     }
 
     /// The counter of the limit at `at`, for a client address if the limit asks for it.
@@ -241,8 +238,14 @@ pub(crate) struct CallerCache {
     tag_keys: (u64, u64),
     /// Secrets used since they were last written down.
     uses: Mutex<HashMap<CredentialId, Timestamp>>,
+    /// What of it is kept on disk, once it is known whether the key store is there.
+    disk: OnceLock<Snapshots>,
     /// Whether the key store failed last.
     pub(crate) away: AtomicBool,
+    /// Whether that was something that an operator must mend.
+    pub(crate) unusable: AtomicBool,
+    /// Whether the key store was heard of, now or by an earlier process whose callers are known: before, nobody can be served.
+    pub(crate) heard: AtomicBool,
 }
 
 pub(crate) enum Cached {
@@ -271,7 +274,10 @@ impl CallerCache {
             recent: RecentChanges::default(),
             tag_keys,
             uses: Mutex::default(),
+            disk: OnceLock::new(),
             away: AtomicBool::new(false),
+            unusable: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
         }
     }
 
@@ -294,8 +300,11 @@ impl CallerCache {
         for _ in 0..4 {
             let before = self.recent.count();
             let load = async {
-                let resolved = tokio::time::timeout(FILL_TIME, gate.keys.resolve(&credential)).await;
-                match resolved {
+                let resolve = async {
+                    gate.pepper_rule.check().await?;
+                    gate.keys.resolve(&credential).await
+                };
+                match tokio::time::timeout(FILL_TIME, resolve).await {
                     Ok(Ok(Some(resolved))) => Ok(Arc::new(self.snapshot(gate, credential, resolved, before))),
                     Ok(Ok(None)) => Err(FillError::Unknown),
                     Ok(Err(error)) => {
@@ -308,6 +317,8 @@ impl CallerCache {
             let filled = self.callers.get_or_insert_async(&credential, load).await;
             self.away.store(matches!(filled, Err(FillError::Away)), Ordering::Relaxed);
             let caller = filled?;
+            // Once it is in the cache: who writes callers down looks there.
+            self.disk.get().into_iter().for_each(Snapshots::filled);
             if !self.recent.any_after(caller.read_after, |changed| caller.is_touched_by(changed)) {
                 return Ok(caller);
             }
@@ -316,12 +327,60 @@ impl CallerCache {
         Err(FillError::Away)
     }
 
-    /// Drops what a change touches.
+    /// Drops what a change touches, here and on disk.
     pub(crate) fn apply(&self, changed: &Changed, now: Monotonic) {
+        match self.disk.get() {
+            Some(disk) => disk.apply(changed, || self.forget(changed, now)),
+            None => self.forget(changed, now),
+        }
+    }
+
+    /// Drops everybody because nothing was heard of changes for too long. It is no change: what is on disk is as old, and judged by that.
+    pub(crate) fn expire(&self, now: Monotonic) {
+        self.forget(&Changed::All, now);
+    }
+
+    fn forget(&self, changed: &Changed, now: Monotonic) {
         // Noted first, removed second: see `feed`.
         self.recent.note(changed, now);
         self.callers.retain(|_, caller| !caller.is_touched_by(changed));
         self.plans.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, plan| plan.strong_count() > 0);
+    }
+
+    /// From now on what is known is kept on disk too. To be called once, before anybody is served.
+    pub(crate) fn keep_on(&self, disk: Snapshots) {
+        // A second one would be of the same folder.
+        let _ = self.disk.set(disk);
+    }
+
+    /// Knows what an earlier process knew. Everything but the store's word is made anew.
+    pub(crate) fn adopt(&self, gate: &GateCore, callers: Vec<(CredentialId, ResolvedKey)>) {
+        let before = self.recent.count();
+        for (credential, resolved) in callers {
+            self.callers.insert(credential, Arc::new(self.snapshot(gate, credential, resolved, before)));
+        }
+    }
+
+    /// Brings the disk up to date: who is known, if `whole`, else only that what was written survives a loss of power. Says whether who is known was written. Blocks.
+    pub(crate) fn keep(&self, whole: bool) -> bool {
+        let Some(disk) = self.disk.get() else { return false };
+        disk.sync();
+        whole && disk.keep(|| self.known())
+    }
+
+    /// The feed has answered, and what it said is applied.
+    pub(crate) fn heard_of(&self, heard: Heard) {
+        self.heard.store(true, Ordering::Relaxed);
+        self.disk.get().into_iter().for_each(|disk| disk.heard(heard));
+    }
+
+    /// Callers that no change has touched which was applied before the call.
+    fn known(&self) -> Vec<Known> {
+        let latest = self.recent.latest();
+        let known = self.callers.iter().map(|(_, caller)| caller);
+        // A fill that came too late is in the cache until it has looked at the changes itself.
+        let known = known.filter(|caller| !latest.any_after(caller.read_after, caller.key, caller.tenant));
+        known.map(|caller| (caller.credential, Arc::clone(&caller.source))).take(MOST_KEPT).collect()
     }
 
     fn compiled(&self, plan: &Plan, gate: &GateCore) -> Arc<CompiledPlan> {

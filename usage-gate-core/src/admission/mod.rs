@@ -22,6 +22,7 @@ mod limit_state;
 mod refusal;
 mod retry;
 mod settle;
+pub(crate) mod snapshots;
 mod standing;
 mod view;
 mod wait;
@@ -199,6 +200,7 @@ impl GateCore {
             caller::Cached::Known(caller) => Ok(Recognised::Caller(caller)),
             caller::Cached::Wrong => Err(invalid_key()),
             // A made-up key ends here: no store call, no row, no cache entry.
+            caller::Cached::Missing if self.pepper_rule.is_broken() => Err(store_away()),
             caller::Cached::Missing if !self.pepper.authenticates(&presented) => Err(invalid_key()),
             caller::Cached::Missing => Ok(Recognised::Unread(Zeroizing::new(presented.text().to_vec()))),
         }
@@ -386,6 +388,7 @@ impl GateCore {
         match self.callers.cached(presented, &self.pepper) {
             caller::Cached::Known(caller) => Ok(caller),
             caller::Cached::Wrong => Err(invalid_key()),
+            caller::Cached::Missing if self.pepper_rule.is_broken() => Err(store_away()),
             caller::Cached::Missing if !self.pepper.authenticates(presented) => Err(invalid_key()),
             caller::Cached::Missing => self.fill_caller(presented.text()).await,
         }

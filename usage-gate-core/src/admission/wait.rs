@@ -139,7 +139,7 @@ impl GateCore {
             let is_it = with_counter(self, caller, at, client, |own| Arc::ptr_eq(own, counter)).unwrap_or(false);
             is_it
                 && match &counter.state {
-                    CounterState::Quota(quota) => self.may_overdraw(compiled, quota, units, now),
+                    CounterState::Quota(_) => self.may_overdraw(compiled, counter, units, now),
                     _ => matches!(self.alone(compiled, counter, now), Alone::Share(_)),
                 }
         })

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName};
 
+use super::joining::Joining;
+use super::pepper_rule::{OTHER_PEPPER, PepperRule};
 use super::recovery::{Ground, Start};
-use super::{CALLERS, GateCore, JournalConfig, Recording, SEATS, UsageGate, wall_offset};
+use super::{CALLERS, GateCore, JournalConfig, Recording, SEATS, UsageGate, following, wall_offset};
 use crate::admission::{CallerCache, Credentials, Guard};
 use crate::clock::Clock;
 use crate::flush::{Shipper, Turn};
-use crate::journal::{Recorder, Refusals, Samples, Schema, Stream, Unrecorded};
+use crate::journal::{Recorder, Refusals, Samples, Schema, Unrecorded};
 use crate::lease::{Counters, LeaseDriver, LeaseQueue, RatesKept, TableError};
 use crate::mapped::LockError;
 use crate::metrics::{LeaseStore, Metrics};
@@ -26,9 +28,6 @@ use crate::store::{
 
 /// Bad credentials within a minute that are too many.
 const BAD_CREDENTIALS: u16 = 20;
-/// For what an earlier process recorded and did not ship: ledgers are set right by it before units are asked for. What takes longer is shipped
-/// while requests are served.
-const SHIP_FIRST: Duration = Duration::from_secs(1);
 /// How long known keys are served while the key store is away.
 const MAX_STALE: Duration = Duration::from_secs(3_600);
 /// For how long they shut a source out at first.
@@ -102,9 +101,7 @@ pub enum BuildError {
         source: Option<std::io::Error>,
     },
     /// Keys in the store are hashed with another pepper.
-    #[error(
-        "this pepper is not the one that keys in the store were made with: every node has the same one, give the file of the first"
-    )]
+    #[error("{OTHER_PEPPER}")]
     OtherPepper,
     /// Another process has the data directory.
     #[error(transparent)]
@@ -134,7 +131,7 @@ pub enum BuildError {
     /// What earlier processes left could not be finished because of a fault in this program.
     #[error("a fault in this program: see its log")]
     Panicked,
-    /// A store did not answer.
+    /// A store cannot be used, or one on this machine did not answer.
     #[error("the store cannot be used at the start")]
     Store(#[from] StoreError),
 }
@@ -342,6 +339,9 @@ impl UsageGateBuilder {
 
     /// Builds the gate, announces this process life to the quota store and starts the background tasks on the current Tokio runtime.
     ///
+    /// A store that is away, and does not lie [on this machine](KeyStore::is_local), is no error: after some two seconds the gate is there all the same, and tells its stores as soon as
+    /// they answer. Until then it serves the keys that an earlier process knew on the same data directory, for [`max_stale`](Self::max_stale) at most, and the leases that this one left.
+    ///
     /// # Errors
     /// [`BuildError`] says which value is missing or wrong.
     pub async fn build(self) -> Result<UsageGate, BuildError> {
@@ -383,16 +383,13 @@ impl UsageGateBuilder {
             schema: Schema::new(&node_name, meters.clone(), routes.iter().map(|route| Arc::clone(&route.name))),
             now: self.clock.wall(),
         };
+        // What lies beside the store, or in this process, is gone with it and no help.
+        let known_callers = self.data_dir.clone().filter(|_| !keys.is_local());
         let (data_dir, journal) = (self.data_dir, self.journal);
         let ground = tokio::task::spawn_blocking(move || start.run(data_dir, &journal)).await;
         let Ground { journal, seats, table, found, earlier } = ground.map_err(|_| BuildError::Panicked)??;
         let node = NodeIdentity { node: node_name, boot: stream, table: table.id() };
-        if keys.pepper_fingerprint(pepper.fingerprint()).await? != pepper.fingerprint() {
-            return Err(BuildError::OtherPepper);
-        }
-        let open = quotas.register(&node).await?;
-        let position = keys.position().await?;
-
+        let pepper_rule = Arc::new(PepperRule::new(Arc::clone(&keys), pepper.fingerprint()));
         let metrics = Arc::new(Metrics::new(&routes));
         let kept = match (&rates, &self.volatile_rates) {
             (None, _) => RatesKept::Here,
@@ -400,7 +397,7 @@ impl UsageGateBuilder {
             (Some(_), _) => RatesKept::Shared,
         };
         let counters = Arc::new(Counters::new(kept));
-        let queue = Arc::new(LeaseQueue::default());
+        let queue = Arc::new(LeaseQueue::closed());
         let recorder = Arc::new(Recorder::new(journal, seats));
         let refusals = Arc::new(Refusals::default());
         let samples = Arc::new(Samples::default());
@@ -432,8 +429,7 @@ impl UsageGateBuilder {
                 None => RateDrivers { fast: driver(durable, LeaseStore::Rates), slow: None },
             }
         });
-        leases.take_over(&open, found).await?;
-        let restored = was_restored(&*sink, &earlier).await?;
+        let had = earlier.iter().map(|stream| (stream.id, stream.acked())).collect();
         let shipper = Arc::new(Shipper {
             sink,
             clock: self.clock.clone(),
@@ -445,20 +441,13 @@ impl UsageGateBuilder {
             away: AtomicBool::new(false),
             turn: tokio::sync::Mutex::new(Turn::new(earlier, stream)),
         });
-        if restored {
-            tracing::warn!(
-                "the database is older than what it was given: earlier usage is shipped again before anything is served"
-            );
-            shipper.flush().await?;
-        } else if let Ok(Err(error)) = tokio::time::timeout(SHIP_FIRST, shipper.flush()).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "earlier usage is shipped later");
-        }
         let core = Arc::new(GateCore {
             wall_offset: AtomicI64::new(wall_offset(&self.clock)),
             clock: self.clock,
             routes,
             meters,
             pepper,
+            pepper_rule,
             credentials,
             guard,
             callers: CallerCache::new(CALLERS, tag_keys()?),
@@ -485,7 +474,19 @@ impl UsageGateBuilder {
             background: Arc::new(tokio::sync::Semaphore::new(super::BACKGROUND as usize)),
             tasks: Mutex::default(),
         });
-        super::tasks::start(&core, position);
+        let mut joining = Joining::new(&core, found, had);
+        match joining.at_the_start().await? {
+            Some(position) => {
+                let following = following::begin(&core, known_callers, position).await;
+                super::tasks::start(&core, following);
+            }
+            None => {
+                joining.spend_on();
+                let following = following::go_on(&core, known_callers).await;
+                super::tasks::start(&core, following);
+                super::joining::start(&core, joining);
+            }
+        }
         Ok(UsageGate { core })
     }
 }
@@ -506,14 +507,4 @@ fn tag_keys() -> Result<(u64, u64), NoRandomness> {
         getrandom::fill(half).map_err(|_| NoRandomness)?;
     }
     Ok((u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1])))
-}
-
-/// Whether the sink has less of a stream than it once said: it was restored from a backup.
-async fn was_restored(sink: &dyn UsageSink, earlier: &[Stream]) -> Result<bool, StoreError> {
-    for stream in earlier {
-        if sink.watermark(stream.id).await? < stream.acked() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

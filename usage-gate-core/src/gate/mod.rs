@@ -1,8 +1,11 @@
 //! The gate: the one place that joins stores, and where the steps of a request are linked.
 
 mod builder;
+mod following;
+mod joining;
 mod journal_config;
 mod pepper_file;
+mod pepper_rule;
 mod recovery;
 mod tasks;
 
@@ -33,6 +36,7 @@ use crate::store::{AccountStore, Changed, KeyStore, QuotaStore, SessionStore, St
 pub use builder::{BuildError, UsageGateBuilder};
 pub(crate) use journal_config::Recording;
 pub use journal_config::{JournalConfig, WhenFull};
+pub(crate) use pepper_rule::PepperRule;
 #[cfg(test)]
 pub(crate) use recovery::{Ground, Start};
 
@@ -73,6 +77,7 @@ pub(crate) struct GateCore {
     pub(crate) routes: Arc<Routes>,
     pub(crate) meters: Meters,
     pub(crate) pepper: Pepper,
+    pub(crate) pepper_rule: Arc<PepperRule>,
     pub(crate) credentials: Credentials,
     pub(crate) guard: Guard,
     pub(crate) callers: CallerCache,
@@ -135,8 +140,12 @@ pub struct GateStatus {
     pub ready: bool,
     /// It is going away.
     pub draining: bool,
+    /// Nobody can be served yet: the key store was away since the start, and nothing is known from before.
+    pub loading: bool,
     /// Stores that did not answer last, by [`KeyStore::backend`](crate::store::KeyStore::backend). Requests that need none of them are served.
     pub degraded: Vec<&'static str>,
+    /// Those of them that an operator must mend: the log says what is wrong.
+    pub unusable: Vec<&'static str>,
 }
 
 /// Numbers of a gate, for tests and operators.
@@ -312,6 +321,9 @@ impl UsageGate {
             // A hint for people is no reason to keep usage back.
             tracing::warn!(error = &error as &dyn std::error::Error, "last uses were not written");
         }
+        let core = Arc::clone(&self.core);
+        // For a restart that does not find the key store. What cannot be written is logged there.
+        let _ = tokio::task::spawn_blocking(move || core.callers.keep(true)).await;
         self.core.shipper.flush().await?;
         let journal = Arc::clone(&self.core.recorder.journal);
         // Not sealed, for a request that is still under way or a disk that fails, is no loss: the next start does it.
@@ -338,13 +350,22 @@ impl UsageGate {
         let mut degraded: Vec<_> = away.map(|(backend, _)| backend).collect();
         degraded.sort_unstable();
         degraded.dedup();
+        let unusable_keys = core.callers.unusable.load(Ordering::Relaxed).then(|| core.keys.backend());
+        let drivers = core.rates.iter().flat_map(RateDrivers::all);
+        let unusable_rates = drivers.filter(|driver| driver.is_unusable()).map(|driver| driver.backend());
+        let mut unusable: Vec<_> = unusable_keys.into_iter().chain(unusable_rates).collect();
+        unusable.sort_unstable();
+        unusable.dedup();
+        let loading = !core.callers.heard.load(Ordering::Relaxed);
         let draining = core.draining.load(Ordering::Relaxed) || core.drain_told.load(Ordering::Relaxed);
         let seats = &core.recorder.seats;
         let room = seats.taken() < seats.capacity() && core.recorder.journal.has_room();
         GateStatus {
-            ready: !draining && (room || core.recording != Recording::Records(WhenFull::Refuse)),
+            ready: !draining && !loading && (room || core.recording != Recording::Records(WhenFull::Refuse)),
             draining,
+            loading,
             degraded,
+            unusable,
         }
     }
 
@@ -376,6 +397,14 @@ impl UsageGate {
     #[must_use]
     pub fn routes(&self) -> &Routes {
         &self.core.routes
+    }
+
+    /// Checks that keys in the store are made with the pepper of this gate, if the store was away when that was to be found out.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they are not, or the store does not answer.
+    pub(crate) async fn check_pepper(&self) -> Result<(), StoreError> {
+        self.core.pepper_rule.check().await
     }
 
     /// Its pepper.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::GateCore;
+use super::following::{self, Following};
 use crate::journal::{JournalDurability, JournalState};
-use crate::store::{Changed, FeedPosition, StoreErrorKind};
 
 /// Starts what runs beside requests. Tasks hold the gate weakly where they can live longer than it, and end with it.
-pub(super) fn start(core: &Arc<GateCore>, position: FeedPosition) {
+pub(super) fn start(core: &Arc<GateCore>, following: Following) {
     let leases = Arc::clone(&core.leases);
     let shipper = Arc::clone(&core.shipper);
     let rates = core.rates.iter().flat_map(crate::rates::RateDrivers::all).map(Arc::clone);
@@ -17,7 +17,8 @@ pub(super) fn start(core: &Arc<GateCore>, position: FeedPosition) {
         tokio::spawn(async move { leases.run().await }),
         tokio::spawn(async move { shipper.run().await }),
         tokio::spawn(keep_journal(Arc::downgrade(core))),
-        tokio::spawn(follow_changes(Arc::downgrade(core), position)),
+        tokio::spawn(following::follow(Arc::downgrade(core), following)),
+        tokio::spawn(following::keep(Arc::downgrade(core))),
         tokio::spawn(keep_house(Arc::downgrade(core))),
     ];
     if core.recorder.journal.durability() == JournalDurability::Disk {
@@ -27,38 +28,6 @@ pub(super) fn start(core: &Arc<GateCore>, position: FeedPosition) {
     }
     let mut handles = core.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     handles.extend(tasks.iter().chain(&rates).map(tokio::task::JoinHandle::abort_handle));
-}
-
-/// C: applies changes of the key store's feed.
-async fn follow_changes(core: std::sync::Weak<GateCore>, mut position: FeedPosition) {
-    let mut away_since = None;
-    loop {
-        let Some(keys) = core.upgrade().map(|core| Arc::clone(&core.keys)) else { return };
-        let changes = keys.changes(position).await;
-        let Some(core) = core.upgrade() else { return };
-        match changes {
-            Ok(changes) => {
-                away_since = None;
-                core.callers.away.store(false, std::sync::atomic::Ordering::Relaxed);
-                for changed in &changes.items {
-                    core.callers.apply(changed, core.clock.monotonic());
-                }
-                position = changes.position.max(position);
-            }
-            Err(error) => {
-                let fatal = error.kind() == StoreErrorKind::Unusable;
-                tracing::warn!(error = &error as &dyn std::error::Error, fatal, "the feed of changes did not answer");
-                core.callers.away.store(true, std::sync::atomic::Ordering::Relaxed);
-                // The position stays, so the next answer has what was missed, and known keys are served meanwhile; but not for ever.
-                let now = core.clock.monotonic();
-                if now.nanos_since(*away_since.get_or_insert(now)) > core.max_stale {
-                    core.callers.apply(&Changed::All, now);
-                }
-                drop(core);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
 }
 
 /// Once a second: the wall clock's offset, last uses, gauges.

@@ -8,6 +8,7 @@ use super::counter::{Counter, CounterState, IDLE_TICKS, LeaseSet, lock};
 use super::{LeaseEntry, RateBucket};
 use crate::clock::Monotonic;
 use crate::model::LimitKind;
+use crate::period::Period;
 use crate::rates::{SharedRate, SharedSlots};
 use crate::store::{CounterId, LeaseId, RateTerms};
 
@@ -33,6 +34,16 @@ pub(crate) struct Counters {
     all: Mutex<HashMap<CounterKey, Arc<Counter>>>,
     /// Leases of an earlier life whose counter nobody has asked for yet.
     left: Mutex<HashMap<CounterId, Left>>,
+    /// What earlier lives spent without a lease, as long as the authority is away and was not told.
+    untold: Mutex<Vec<Untold>>,
+}
+
+/// Units that an earlier life spent without a lease.
+#[derive(Debug)]
+pub(crate) struct Untold {
+    pub(crate) counter: CounterId,
+    pub(crate) period: Period,
+    pub(crate) units: u64,
 }
 
 /// Leases that an earlier life has left of one counter.
@@ -89,6 +100,23 @@ impl Counters {
         for (counter, lease) in leases {
             left.entry(counter).or_insert_with(|| Left { since: now, leases: LeaseSet::new() }).leases.push(lease);
         }
+    }
+
+    /// Keeps in mind what earlier lives owe, since it is part of what a node may overdraw.
+    pub(crate) fn note_untold(&self, untold: impl Iterator<Item = Untold>) {
+        lock(&self.untold).extend(untold);
+    }
+
+    /// The authority knows what earlier lives owe.
+    pub(crate) fn all_told(&self) {
+        lock(&self.untold).clear();
+    }
+
+    /// What earlier lives owe of a counter in a period, and the authority was not told.
+    pub(crate) fn untold(&self, counter: &CounterId, period: Period) -> u64 {
+        let untold = lock(&self.untold);
+        let of_counter = untold.iter().filter(|untold| untold.counter == *counter && untold.period == period);
+        of_counter.map(|untold| untold.units).fold(0, u64::saturating_add)
     }
 
     /// Recalls leases, and gives the counters that have some of them. Those of an earlier life that nobody counts on go back with the next tick.

@@ -11,18 +11,17 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::counter::{Answer, Asking};
-use super::inherit::Fate;
 use super::slot::Granted;
-use super::{Counter, CounterState, Counters, Found, LeaseEntry, LeaseTable, QuotaCounter, Return, Slot, inherit};
+use super::{Counter, CounterState, Counters, LeaseEntry, LeaseTable, QuotaCounter, Return, Slot};
 use crate::clock::{Clock, Monotonic};
 use crate::metrics::{LeaseStore, Metrics};
 use crate::store::{
-    CounterId, LeaseAnswer, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, OpenLease, QuotaStore,
-    StoreError, StoreErrorKind,
+    CounterId, LeaseAnswer, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, QuotaStore, StoreError,
+    StoreErrorKind,
 };
 
 /// Leases of the next period are taken so far ahead of it, at most.
-const EARLY_MICROS: i64 = 60 * 1_000_000;
+pub(super) const EARLY_MICROS: i64 = 60 * 1_000_000;
 /// What takes longer than this is no answer.
 const LATE_NANOS: u64 = 1_000_000_000;
 
@@ -34,9 +33,26 @@ const MOST_COUNTERS: usize = 512;
 pub(crate) struct LeaseQueue {
     counters: Mutex<Vec<Arc<Counter>>>,
     wake: Notify,
+    /// Whether nothing is asked for, told or given back yet: the authority has not heard of this life.
+    closed: AtomicBool,
 }
 
 impl LeaseQueue {
+    /// One that stays closed until the authority has heard of this life.
+    pub(crate) fn closed() -> Self {
+        Self { closed: AtomicBool::new(true), ..Self::default() }
+    }
+
+    /// From here on the authority is asked.
+    pub(crate) fn open(&self) {
+        self.closed.store(false, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Queues a quota counter, once until it is asked for.
     pub(crate) fn ask_for(&self, counter: &Arc<Counter>) {
         if let CounterState::Quota(quota) = &counter.state
@@ -133,7 +149,9 @@ impl LeaseDriver {
                 self.metrics.leased(self.counters.held(self.clock.monotonic()));
                 self.counters.sweep(self.clock.monotonic());
             }
-            if superseded {
+            if superseded || self.queue.is_closed() {
+                // Requests go on where a limit goes on.
+                self.table.make_room(0);
                 self.refuse_queued();
                 continue;
             }
@@ -148,39 +166,8 @@ impl LeaseDriver {
         }
     }
 
-    /// Takes over what earlier lives of this node have left: `open` at the authority, `found` in the table. Returns what is not spent on, and tells
-    /// what they owe, in the first call of this life; to be called before the gate serves.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store does not answer: the next life does it again.
-    pub(crate) async fn take_over(&self, open: &[OpenLease], found: Vec<Found>) -> Result<(), StoreError> {
-        let now = self.clock.monotonic();
-        // Where leases are taken ahead of their period. Clocks of nodes and authority differ by less than that.
-        let surely_begun = self.shared.then(|| self.clock.wall().plus_micros(-EARLY_MICROS));
-        let plan = inherit(open, found.iter().map(|found| &found.entry), now, surely_begun);
-        let call = LeaseCall { reports: plan.reports, returns: plan.returns, debts: plan.debts, ..self.nothing() };
-        if !call.is_empty() {
-            self.calls.fetch_add(1, Ordering::Relaxed);
-            self.store.lease(&call).await?;
-        }
-        let mut left = Vec::new();
-        for (found, fate) in found.into_iter().zip(plan.fates) {
-            match fate {
-                Fate::SpentOn => {
-                    let used = found.entry.used();
-                    let lease = LeaseEntry::take_over(found.slot, &found.entry, used, now);
-                    left.push((found.entry.counter, Arc::new(lease)));
-                }
-                Fate::Freed => found.slot.release(),
-            }
-        }
-        self.counters.inherit(left, now);
-        self.table.make_room(0);
-        Ok(())
-    }
-
     /// A call that says nothing yet.
-    fn nothing(&self) -> LeaseCall {
+    pub(super) fn nothing(&self) -> LeaseCall {
         let (reports, returns, debts, requests) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         LeaseCall { node: self.node.clone(), reports, returns, debts, requests }
     }
@@ -199,6 +186,9 @@ impl LeaseDriver {
         let mut turn = self.turn.lock().await;
         // Also while there is no answer: requests go on where a limit goes on.
         self.table.make_room(0);
+        if self.queue.is_closed() {
+            return Err(StoreError::unavailable("lease units", "the authority has not heard of this process yet"));
+        }
         if let Some(pending) = turn.take() {
             // The outcome of the last call is unknown: repeat it before anything new.
             self.send(&mut turn, pending).await?;
@@ -385,10 +375,12 @@ impl LeaseDriver {
         }
     }
 
-    /// Whether the authority does not answer: the last call failed, or one is under way for longer than any answer takes.
+    /// Whether the authority does not answer: it has not heard of this life, the last call failed, or one is under way for longer than any answer takes.
     pub(crate) fn is_away(&self, now: Monotonic) -> bool {
         let asked_at = self.asked_at.load(Ordering::Acquire);
-        self.away.load(Ordering::Acquire) || (asked_at != 0 && now.nanos_since(Monotonic(asked_at)) > LATE_NANOS)
+        self.away.load(Ordering::Acquire)
+            || self.queue.is_closed()
+            || (asked_at != 0 && now.nanos_since(Monotonic(asked_at)) > LATE_NANOS)
     }
 
     fn holds_any(&self, counters: &[Arc<Counter>]) -> bool {
@@ -463,7 +455,7 @@ impl LeaseDriver {
 }
 
 impl LeaseCall {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.reports.is_empty() && self.returns.is_empty() && self.debts.is_empty() && self.requests.is_empty()
     }
 }

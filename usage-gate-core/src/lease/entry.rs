@@ -114,6 +114,12 @@ impl LeaseEntry {
         self.recalled.load(Ordering::Relaxed)
     }
 
+    /// Nothing more is spent of it, and it goes back with the next call.
+    pub(crate) fn give_up(&self) {
+        self.begin_return();
+        self.recall();
+    }
+
     /// Takes `units`, all or none.
     pub(crate) fn spend(&self, units: u64, now: Monotonic) -> bool {
         // A4: nothing of an ended period, or of one that has not begun.

@@ -3,7 +3,7 @@
 //! A node never asks "may I?" per request. It leases units, debited at the authority before use, and spends them from
 //! memory. `ledger` is the authority's rule (and specification) over the numbers of a `window`, `bucket` the rate's; `entry` is what a request spends from, on a word (`left`) of the
 //! `table` (`slot` says what is where) that outlives the process; `counter` joins them per counter, with what is `owed`, `driver` talks to the authority. At the start
-//! `forfeit` compares the table with the records of a dead life, `inherit` with what the authority has open. `incarnations` is what the authority remembers of
+//! `forfeit` compares the table with the records of a dead life, `inherit` with what the authority has open, and `found` does it, early or late. `incarnations` is what the authority remembers of
 //! rate stores.
 
 mod bucket;
@@ -15,6 +15,7 @@ mod demand;
 mod driver;
 mod entry;
 mod forfeit;
+mod found;
 pub(crate) mod incarnations;
 mod inherit;
 pub(crate) mod ledger;
@@ -26,12 +27,13 @@ mod window;
 
 pub(crate) use bucket::{RateBucket, RateSpec, RateTaken};
 pub(crate) use counter::{Booking, Bookings, Counter, CounterState, QuotaCounter, QuotaTerms, Return};
-pub(crate) use counters::{Counters, RatesKept};
+pub(crate) use counters::{Counters, RatesKept, Untold};
 #[cfg(test)]
 pub(crate) use driver::Round;
 pub(crate) use driver::{LeaseDriver, LeaseQueue};
 pub(crate) use entry::LeaseEntry;
 pub(crate) use forfeit::{Forfeit, reconcile};
+pub(crate) use found::FoundLeases;
 pub(crate) use owed::Debtor;
 #[cfg(test)]
 pub(crate) use slot::{SlotState, TableEntry};
@@ -40,5 +42,4 @@ pub use table::TableError;
 pub(crate) use table::table_entries;
 pub(crate) use table::{Found, LeaseTable};
 
-use inherit::inherit;
 use table::Slot;

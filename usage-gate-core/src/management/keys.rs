@@ -84,7 +84,7 @@ pub async fn create_key(
     }
     invalid.into_result()?;
     let environment = draft.environment.unwrap_or(Environment::Live);
-    let (secret, text) = issue(gate, environment, now)?;
+    let (secret, text) = issue(gate, environment, now).await?;
     let key = Key {
         id: KeyId::generate(),
         tenant,
@@ -155,7 +155,7 @@ pub async fn rotate_key(gate: &UsageGate, id: KeyId, overlap_seconds: u64) -> Re
         return Err(Invalid::at("/overlap_seconds", format!("must be at most {LONGEST_OVERLAP}")).into());
     }
     let present = accounts(gate)?.key(id).await?.ok_or(ManagementError::NotFound("key"))?;
-    let (secret, text) = issue(gate, present.environment, now)?;
+    let (secret, text) = issue(gate, present.environment, now).await?;
     let overlap_end = now.plus_micros(i64::try_from(overlap_seconds).unwrap_or(0).saturating_mul(1_000_000));
     let change = Change::new(move |key: &mut Key| {
         refuse_revoked(key)?;
@@ -170,11 +170,13 @@ pub async fn rotate_key(gate: &UsageGate, id: KeyId, overlap_seconds: u64) -> Re
     Ok(IssuedToCaller { key, text })
 }
 
-fn issue(
+async fn issue(
     gate: &UsageGate,
     environment: Environment,
     now: Timestamp,
 ) -> Result<(Secret, Zeroizing<String>), ManagementError> {
+    // Another node would not know the key.
+    gate.check_pepper().await?;
     let issued = gate.pepper().issue(gate.key_prefix(), environment)?;
     let secret = Secret {
         credential: issued.credential,

@@ -36,6 +36,8 @@ pub(crate) struct RateDriver {
     wake: Notify,
     /// Whether the last call failed.
     away: AtomicBool,
+    /// Whether that was something that an operator must mend.
+    unusable: AtomicBool,
     /// Since when a call is under way; 0 if none is.
     asked_at: AtomicU64,
     /// Nodes that were heard of within the last minute; 0 before the first answer.
@@ -86,6 +88,7 @@ impl RateDriver {
             queue: Mutex::default(),
             wake: Notify::new(),
             away: AtomicBool::new(false),
+            unusable: AtomicBool::new(false),
             asked_at: AtomicU64::new(0),
             nodes: AtomicU32::new(0),
         }
@@ -113,6 +116,17 @@ impl RateDriver {
     /// Nodes that share what the authority has, this one included; 0 if it has never answered.
     pub(crate) fn nodes(&self) -> u32 {
         self.nodes.load(Ordering::Relaxed)
+    }
+
+    /// Whether an operator must mend it.
+    pub(crate) fn is_unusable(&self) -> bool {
+        self.unusable.load(Ordering::Relaxed)
+    }
+
+    /// So many shared it when an earlier process of this node knew: until the authority answers.
+    pub(crate) fn remember(&self, nodes: u32) {
+        // An answer that came first is newer.
+        let _ = self.nodes.compare_exchange(0, nodes, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Runs until the future is dropped.
@@ -225,16 +239,21 @@ impl RateDriver {
             Ok(Some(answer)) => {
                 if self.away.swap(false, Ordering::AcqRel) {
                     tracing::info!(store = self.label.as_str(), "the authority of rates answers again");
+                    self.unusable.store(false, Ordering::Relaxed);
                 }
                 self.nodes.store(answer.active_nodes.max(1), Ordering::Relaxed);
                 Some(answer)
             }
             other => {
-                if !self.away.swap(true, Ordering::AcqRel) {
-                    let error = other.err();
-                    let fatal = error.as_ref().is_some_and(|error| error.kind() == StoreErrorKind::Unusable);
-                    let error = error.as_ref().map(|error| error as &dyn std::error::Error);
-                    tracing::warn!(error, fatal, store = self.label.as_str(), "the authority of rates did not answer");
+                let error = other.err();
+                let fatal = error.as_ref().is_some_and(|error| error.kind() == StoreErrorKind::Unusable);
+                let was_fatal = self.unusable.swap(fatal, Ordering::Relaxed);
+                let was_away = self.away.swap(true, Ordering::AcqRel);
+                let error = error.as_ref().map(|error| error as &dyn std::error::Error);
+                if fatal && !was_fatal {
+                    tracing::error!(error, store = self.label.as_str(), "the authority of rates cannot be used");
+                } else if !was_away {
+                    tracing::warn!(error, store = self.label.as_str(), "the authority of rates did not answer");
                 }
                 None
             }

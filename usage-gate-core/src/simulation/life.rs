@@ -13,7 +13,8 @@ use crate::flush::{Shipper, Turn};
 use crate::gate::{Ground, Start};
 use crate::journal::{JournalState, Recorder};
 use crate::lease::{
-    Counter, CounterState, Counters, LeaseDriver, LeaseQueue, LeaseTable, QuotaCounter, Round, table_entries,
+    Counter, CounterState, Counters, FoundLeases, LeaseDriver, LeaseQueue, LeaseTable, QuotaCounter, Round,
+    table_entries,
 };
 use crate::model::{LimitKind, StreamId};
 use crate::store::{LeaseCall, LeaseReport, NodeIdentity, QuotaStore, QuotaUse, StoreError, UsageSink};
@@ -36,10 +37,12 @@ pub(super) struct Life<'a> {
     pub(super) counters: [Arc<Counter>; 2],
     pub(super) flights: Vec<Flight>,
     shipper: Shipper,
+    /// What it found in the table, as long as the authority has not heard of it.
+    found: Option<FoundLeases>,
 }
 
 impl<'a> Life<'a> {
-    /// Starts a process as the gate's builder does; an error ends it, as it ends the process.
+    /// Starts a process as the gate's builder does: also while the database is away. An error ends it, as it ends the process.
     pub(super) fn start(world: &'a World) -> Result<Self, StoreError> {
         world.starting.set(true);
         let stream = world.next_stream();
@@ -48,10 +51,11 @@ impl<'a> Life<'a> {
         let ground = start.run_in(&world.area, world.options, world.kernel());
         let Ground { journal, seats, table, mut found, earlier } =
             ground.map_err(|error| StoreError::unavailable("start", error.to_string()))?;
-        let queue = Arc::new(LeaseQueue::default());
+        let queue = Arc::new(LeaseQueue::closed());
         let counters = Arc::new(Counters::default());
         let driver = driver(world, stream, table, &counters, &queue);
-        let mut open = at_once(driver.store.register(&driver.node))?;
+        let registered = at_once(driver.store.register(&driver.node));
+        let mut open = registered.as_ref().cloned().unwrap_or_default();
         match world.broken {
             Broken::RefundByTimeout => {
                 let returns = open.drain(..).map(|open| LeaseReport { lease: open.lease, used: open.used }).collect();
@@ -65,7 +69,17 @@ impl<'a> Life<'a> {
         if !found.is_empty() {
             world.marks.hit(Mark::LeaseTakenOver);
         }
-        at_once(driver.take_over(&open, found))?;
+        let mut found = FoundLeases::new(found);
+        let heard = registered.is_ok() && at_once(driver.take_over(&open, &mut found)).is_ok();
+        if heard {
+            queue.open();
+        } else {
+            world.marks.hit(Mark::StartedAlone);
+            driver.spend_on(&mut found);
+            if world.broken == Broken::SpentOnForgotten {
+                found = FoundLeases::new(Vec::new());
+            }
+        }
         let recorder = Arc::new(Recorder::new(journal, seats));
         let shipper = Shipper {
             sink: Arc::clone(&world.database) as Arc<dyn UsageSink>,
@@ -86,7 +100,8 @@ impl<'a> Life<'a> {
         });
         world.starting.set(false);
         world.tell(|| format!("started {stream}"));
-        Ok(Self { world, stream, recorder, driver, counters, flights: Vec::new(), shipper })
+        let found = (!heard).then_some(found);
+        Ok(Self { world, stream, recorder, driver, counters, flights: Vec::new(), shipper, found })
     }
 
     pub(super) fn quota(&self, counter: usize) -> &QuotaCounter {
@@ -107,6 +122,9 @@ impl<'a> Life<'a> {
     /// One thing happens.
     pub(super) fn act(&mut self) -> Result<(), String> {
         let world = self.world;
+        if self.found.is_some() && world.one_in(4) {
+            self.join();
+        }
         let action = world.below(20);
         world.tell(|| format!("action {action}"));
         match action {
@@ -127,6 +145,18 @@ impl<'a> Life<'a> {
             _ => self.extend(),
         }
         Ok(())
+    }
+
+    /// The authority hears of this life, and what earlier ones recorded is shipped, before it is asked for anything.
+    fn join(&mut self) {
+        let Some(found) = &mut self.found else { return };
+        let Ok(open) = at_once(self.driver.store.register(&self.driver.node)) else { return };
+        if at_once(self.driver.take_over(&open, found)).is_ok() {
+            self.world.marks.hit(Mark::JoinedLate);
+            self.found = None;
+            drop(at_once(self.shipper.flush()));
+            self.driver.queue.open();
+        }
     }
 
     fn ship(&self) {
@@ -205,6 +235,7 @@ impl<'a> Life<'a> {
             self.maintain();
             self.sync();
         }
+        self.join();
         for round in [Round::Tick, Round::Drain, Round::Drain] {
             at_once(self.driver.round(round)).map_err(|error| format!("the drain failed: {error}"))?;
         }

@@ -13,7 +13,9 @@ pub(super) enum Mark {
     AnswerLost,
     LateCommit,
     Superseded,
-    StartFailed,
+    /// Without the database.
+    StartedAlone,
+    JoinedLate,
     Forfeited,
     RecordOfASeat,
     Hole,

@@ -42,6 +42,8 @@ enum Broken {
     TwoTransactions,
     /// The journal forgets what the sink was only offered.
     CutAtTheAck,
+    /// Leases that were spent on while the database was away are given back as if the table lacked them.
+    SpentOnForgotten,
 }
 
 /// What may happen to the machine.
@@ -98,7 +100,6 @@ fn run(seed: u64, faults: Faults, broken: Broken) -> Result<u64, String> {
 /// A life until its end, if nobody kills it.
 fn live(world: &World) -> Result<(), String> {
     let Ok(mut life) = Life::start(world) else {
-        world.marks.hit(Mark::StartFailed);
         return Ok(());
     };
     world.recovered(life.stream)?;
@@ -202,6 +203,7 @@ fn broken_leases_are_caught() {
     check_caught(Faults::Kills, Broken::RefundByTimeout);
     check_caught(Faults::Kills, Broken::AbsentIsFull);
     check_caught(Faults::Kills, Broken::NumberBeforeMark);
+    check_caught(Faults::Kills, Broken::SpentOnForgotten);
     check_caught(Faults::Power, Broken::TableTrustedAfterReboot);
 }
 

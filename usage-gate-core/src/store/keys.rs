@@ -38,6 +38,17 @@ pub enum Changed {
     All,
 }
 
+impl Changed {
+    /// Whether it is about a caller with this key, of this tenant.
+    pub(crate) fn touches(&self, key: KeyId, tenant: TenantId) -> bool {
+        match self {
+            Self::Key(changed) => *changed == key,
+            Self::Tenant(changed) => *changed == tenant,
+            Self::All => true,
+        }
+    }
+}
+
 /// Changes after a position.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
@@ -71,6 +82,13 @@ pub trait KeyStore: Send + Sync + Debug + 'static {
     /// What it is, in a word for operators, such as `postgres`: what `/readyz` names when it is away.
     fn backend(&self) -> &'static str {
         "store"
+    }
+
+    /// Whether it lies in this process, or in a file of this machine: then it is there whenever the gate is, and what fails there is broken and not away.
+    ///
+    /// Of a store that is not, a gate keeps what it knows on disk, and starts without it if it must.
+    fn is_local(&self) -> bool {
+        false
     }
 
     /// The holder of a credential.

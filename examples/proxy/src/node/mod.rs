@@ -69,6 +69,8 @@ pub(crate) struct Node {
     config: Config,
     drain: Drain,
     upkeep: JoinHandle<()>,
+    /// Under way as long as the store is away.
+    first_plan: Option<JoinHandle<()>>,
     pub(crate) public: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) token_file: Option<PathBuf>,
@@ -86,7 +88,7 @@ impl Node {
         let Opened { gate, books, data_dir } = {
             // The process before us may still be finishing requests.
             let patience = config.server.drain_delay + config.server.drain + LAST_STEPS;
-            Opened::open(loaded, Clock::system(), patience).await?
+            Opened::begin(loaded, Clock::system(), patience).await?
         };
         let token_file = config.admin_token_file();
         let mut tokens = AdminTokens::kept_in(Arc::clone(&books.sessions));
@@ -98,7 +100,7 @@ impl Node {
             let token = token.map_err(|fault| anyhow!(loaded.about("admin.token_file", &fault)))?;
             tokens = AdminTokens::new(token).and_kept_in(Arc::clone(&books.sessions));
         }
-        free_plan::ensure(&gate).await.context("the first plan")?;
+        let first_plan = free_plan::begin(&gate).await.context("the first plan")?;
 
         let addresses = (listeners.public.local_addr()?, listeners.admin.local_addr()?);
         let portal = loaded.portal(addresses.0)?;
@@ -117,6 +119,7 @@ impl Node {
             config,
             drain,
             upkeep,
+            first_plan,
             public: addresses.0,
             admin: addresses.1,
             token_file,
@@ -133,6 +136,7 @@ impl Node {
             tracing::warn!(connections = cut_off, "cut off what did not finish within server.drain");
         }
         self.upkeep.abort();
+        self.first_plan.iter().for_each(JoinHandle::abort);
         open::end(&self.gate, &self.books).await.context("the last usage could not be written")
     }
 }

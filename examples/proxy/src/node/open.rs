@@ -23,14 +23,25 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens the database of a configuration, and makes what is missing. Waits so long for another process that has the directory.
     pub(crate) async fn open(loaded: &Loaded, clock: Clock, patience: Duration) -> anyhow::Result<Self> {
+        loaded.meters_and_routes()?;
+        let data_dir = DataDir::open(&loaded.config.server.data_dir, patience)?;
+        Self::over(OpenStores::open(loaded, clock.clone()).await?, loaded, clock, data_dir).await
+    }
+
+    /// The same for `serve`: without stores that are away, as long as they are.
+    pub(super) async fn begin(loaded: &Loaded, clock: Clock, patience: Duration) -> anyhow::Result<Self> {
+        loaded.meters_and_routes()?;
+        let data_dir = DataDir::open(&loaded.config.server.data_dir, patience)?;
+        Self::over(OpenStores::begin(loaded, clock.clone()).await?, loaded, clock, data_dir).await
+    }
+
+    async fn over(stores: OpenStores, loaded: &Loaded, clock: Clock, data_dir: DataDir) -> anyhow::Result<Self> {
         let (_, routes) = loaded.meters_and_routes()?;
         let config = &loaded.config;
-        let data_dir = DataDir::open(&config.server.data_dir, patience)?;
         let name = match &config.server.node {
             Some(name) => name.clone(),
             None => data_dir.node_id()?,
         };
-        let stores = OpenStores::open(loaded, clock.clone()).await?;
         let gate = stores
             .give_to(UsageGate::builder())
             .clock(clock)

@@ -1,16 +1,20 @@
 //! The stores of a configuration, open.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use usage_gate_core::UsageGateBuilder;
 use usage_gate_core::clock::Clock;
 use usage_gate_core::store::{
-    AccountStore, KeyStore, PostgresStore, QuotaStore, RateStore, SessionStore, SqliteStore, StoreError, UsageReader,
-    UsageSink, ValkeyStore,
+    AccountStore, KeyStore, PostgresStore, QuotaStore, RateStore, SessionStore, SqliteStore, StoreError,
+    StoreErrorKind, UsageReader, UsageSink, ValkeyStore,
 };
 
 use crate::config::{Database, Loaded};
+
+/// How long `serve` waits for servers before it starts without them.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where what must last is kept, by what is asked of it.
 #[derive(Debug, Clone)]
@@ -48,6 +52,32 @@ impl OpenStores {
         Ok(Self { books, valkey })
     }
 
+    /// The same for `serve`: a server that is away is waited for in the background. What is wrong for good, as far as it is found out at once, is an error all the same.
+    pub(crate) async fn begin(loaded: &Loaded, clock: Clock) -> anyhow::Result<Self> {
+        let stores = loaded.stores()?;
+        let Database::Postgres(address) = &stores.database else { return Self::open(loaded, clock).await };
+        let options = PostgresStore::options(address.reveal()).migrate(loaded.config.store.migrate);
+        let postgres = options.open_lazily().context("store.postgres")?;
+        let books = Books::postgres(postgres.clone());
+        let valkey = match &stores.valkey {
+            Some(address) => {
+                let options = ValkeyStore::options(address.reveal()).ledger(Arc::clone(&books.quotas));
+                Some(options.open_lazily().context("store.valkey")?)
+            }
+            None => None,
+        };
+        // Both at once: the start waits once.
+        let (prepared, inspected) = tokio::join!(unless_away("PostgreSQL", postgres.prepare()), async {
+            match &valkey {
+                Some(valkey) => unless_away("Valkey", valkey.inspect()).await,
+                None => Ok(()),
+            }
+        });
+        prepared.context("store.postgres")?;
+        inspected.context("store.valkey")?;
+        Ok(Self { books, valkey })
+    }
+
     /// Gives all of them to a gate.
     pub(crate) fn give_to(&self, gate: UsageGateBuilder) -> UsageGateBuilder {
         let books = &self.books;
@@ -61,6 +91,18 @@ impl OpenStores {
         let gate = books.rates.iter().fold(gate, |gate, rates| gate.rates(Arc::clone(rates)));
         self.valkey.iter().fold(gate, |gate, valkey| gate.volatile_rates(Arc::new(valkey.clone())))
     }
+}
+
+/// Opens a store as far as its server answers within [`PATIENCE`].
+async fn unless_away<T>(name: &str, opening: impl Future<Output = Result<T, StoreError>>) -> Result<(), StoreError> {
+    let reason = match tokio::time::timeout(PATIENCE, opening).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(fault)) if fault.kind() == StoreErrorKind::Unavailable => format!("{:#}", anyhow::Error::new(fault)),
+        Ok(Err(fault)) => return Err(fault),
+        Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+    };
+    tracing::warn!(reason, "{name} is away: starting without it, and asking again until it is there");
+    Ok(())
 }
 
 impl Books {

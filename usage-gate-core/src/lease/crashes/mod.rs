@@ -4,6 +4,7 @@
 //! back. Then every unit is accounted for: what records say is what the ledger counts (B9), nobody was admitted beyond the cap (A1 to A6), and no
 //! unit is lost.
 
+mod away;
 mod debts;
 
 use std::cell::{Cell, RefCell};
@@ -16,7 +17,8 @@ use super::driver::Round;
 use super::ledger::Ledger;
 use super::slot::SlotState;
 use super::{
-    Counter, CounterState, Debtor, Found, LeaseDriver, LeaseEntry, LeaseTable, QuotaCounter, QuotaTerms, reconcile,
+    Counter, CounterState, Debtor, Found, FoundLeases, LeaseDriver, LeaseEntry, LeaseTable, QuotaCounter, QuotaTerms,
+    reconcile,
 };
 use crate::clock::{Clock, ManualClock};
 use crate::kernel::KernelBoot;
@@ -50,6 +52,10 @@ enum Broken {
     DebtsNotTold,
     /// What is owed is told under another id in each life.
     DebtsRenamed,
+    /// Leases that were spent on while the authority was away are given back as if the table lacked them.
+    SpentOnForgotten,
+    /// What the authority does not have open is spent on.
+    GoneSpentOn,
 }
 
 /// What outlives a process: the machine's files, the authority, the journal with its seats.
@@ -250,14 +256,18 @@ struct InFlight {
 }
 
 impl<'a> Life<'a> {
-    fn start(world: &'a World) -> Self {
+    /// As far as a life comes without the authority.
+    fn begin(world: &World) -> (LeaseDriver, Vec<Found>) {
         world.lives.set(world.lives.get() + 1);
         let stream = StreamId::from_u128(world.lives.get());
         let kernel = KernelBoot::from_u128(world.kernel.get());
-        let (table, mut found) = LeaseTable::open(&world.area, "a", stream, kernel).unwrap();
+        let (table, found) = LeaseTable::open(&world.area, "a", stream, kernel).unwrap();
         world.recover(&found);
-        let driver = driver(world, stream, table);
-        let counters = Arc::clone(&driver.counters);
+        (driver(world, stream, table), found)
+    }
+
+    fn start(world: &'a World) -> Self {
+        let (driver, mut found) = Self::begin(world);
         let open = at_once(driver.store.register(&driver.node)).unwrap();
         match world.broken {
             Broken::RefundByTimeout => {
@@ -265,37 +275,41 @@ impl<'a> Life<'a> {
                 let call =
                     LeaseCall { node: driver.node.clone(), reports: vec![], returns, debts: vec![], requests: vec![] };
                 at_once(driver.store.lease(&call)).unwrap();
-                at_once(driver.take_over(&[], found)).unwrap();
+                at_once(driver.take_over(&[], &mut FoundLeases::new(found))).unwrap();
             }
             Broken::AbsentIsFull => {
                 let absent = found.drain(..).map(|found| found.slot.release()).count();
                 assert!(absent <= open.len() + 8);
-                at_once(driver.take_over(&open, vec![])).unwrap();
+                at_once(driver.take_over(&open, &mut FoundLeases::new(vec![]))).unwrap();
             }
             Broken::DebtsNotTold => {
                 let owed = found.extract_if(.., |found| found.entry.state == SlotState::Owed);
                 owed.for_each(|found| found.slot.release());
-                at_once(driver.take_over(&open, found)).unwrap();
+                at_once(driver.take_over(&open, &mut FoundLeases::new(found))).unwrap();
             }
             Broken::DebtsRenamed => {
                 let owed = found.iter_mut().filter(|found| found.entry.state == SlotState::Owed);
                 owed.for_each(|found| found.entry.lease = LeaseId::generate_debt());
-                at_once(driver.take_over(&open, found)).unwrap();
+                at_once(driver.take_over(&open, &mut FoundLeases::new(found))).unwrap();
             }
             Broken::NotRebased => {
                 // As if the use so far were this life's: the base stays, the life is another.
                 let bases: Vec<_> = found.iter().map(|found| (found.entry.lease, found.entry.base)).collect();
-                at_once(driver.take_over(&open, found)).unwrap();
+                at_once(driver.take_over(&open, &mut FoundLeases::new(found))).unwrap();
                 driver.counters.each_left(|entry| {
                     let base = bases.iter().find(|(lease, _)| *lease == entry.lease).map_or(0, |(_, base)| *base);
                     entry.rebase(base);
                 });
             }
-            _ => at_once(driver.take_over(&open, found)).unwrap(),
+            _ => at_once(driver.take_over(&open, &mut FoundLeases::new(found))).unwrap(),
         }
-        let counter = counters
-            .counter(LimitKind::Quota, world.counter.clone(), || CounterState::Quota(QuotaCounter::new(world.terms())));
-        Self { world, stream, driver, counter }
+        Self::of(world, driver)
+    }
+
+    fn of(world: &'a World, driver: LeaseDriver) -> Self {
+        let new = || CounterState::Quota(QuotaCounter::new(world.terms()));
+        let counter = driver.counters.counter(LimitKind::Quota, world.counter.clone(), new);
+        Self { world, stream: driver.node.boot, driver, counter }
     }
 
     fn quota(&self) -> &QuotaCounter {
@@ -508,7 +522,7 @@ fn a6_leases_that_nobody_asks_for_go_back_after_a_while() {
     assert_eq!(found.len(), 1);
     let driver = driver(&world, stream, table);
     let open = at_once(driver.store.register(&driver.node)).unwrap();
-    at_once(driver.take_over(&open, found)).unwrap();
+    at_once(driver.take_over(&open, &mut FoundLeases::new(found))).unwrap();
     at_once(driver.report()).unwrap();
     assert_eq!((world.window().granted, world.window().used), (16, 5));
     world.clock.advance_millis(31_000);

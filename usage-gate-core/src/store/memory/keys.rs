@@ -49,6 +49,10 @@ impl KeyStore for MemoryStore {
         "memory"
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn resolve(&self, credential: &CredentialId) -> Result<Option<ResolvedKey>, StoreError> {
         self.accounts().resolve(credential)
     }

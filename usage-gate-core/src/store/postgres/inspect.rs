@@ -1,6 +1,7 @@
 //! What an operator should know of a server before a gate relies on it.
 
 use super::PostgresStore;
+use super::prepare::Preparation;
 use crate::clock::Clock;
 use crate::model::Timestamp;
 use crate::store::StoreError;
@@ -38,7 +39,7 @@ impl PostgresStore {
     /// # Errors
     /// As [`PostgresOptions::open`](super::PostgresOptions::open), but for the schema.
     pub async fn look_at(url: &str) -> Result<PostgresReport, StoreError> {
-        Self::options(url).connections(1).connect()?.inspect().await
+        Self::options(url).connections(1).connect(Preparation::none())?.inspect().await
     }
 
     /// Asks the server what it is.

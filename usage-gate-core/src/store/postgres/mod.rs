@@ -16,6 +16,7 @@ mod keys;
 mod ledger_call;
 mod migrate;
 mod months;
+mod prepare;
 mod quota_use;
 mod quotas;
 mod rates;
@@ -45,6 +46,7 @@ use crate::store::StoreError;
 use connect::{Address, Lent};
 use fault::Fault;
 use feed::Listener;
+use prepare::Preparation;
 
 /// How to open a [`PostgresStore`].
 #[derive(Debug, Clone)]
@@ -91,20 +93,35 @@ impl PostgresOptions {
     /// [`Unusable`](crate::store::StoreErrorKind::Unusable) if the address cannot be read, the login is refused, or the schema is of a newer program;
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) if the server is away.
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
-        const WHAT: &str = "open the database";
-        let may_migrate = self.migrate;
-        let store = self.connect()?;
-        let mut client = store.client(WHAT).await?;
-        migrate::migrate(&mut client, may_migrate).await.map_err(|fault| fault.into_store(WHAT))?;
+        let store = self.open_lazily()?;
+        store.prepare().await?;
         Ok(store)
     }
 
+    /// As [`open`](Self::open), but connects with the first call: for a start while the server may be away. What `open` does is done then, before anything else;
+    /// [`PostgresStore::prepare`] does it ahead.
+    ///
+    /// # Errors
+    /// [`Unusable`](crate::store::StoreErrorKind::Unusable) if the address cannot be read.
+    ///
+    /// ```
+    /// # use usage_gate_core::store::PostgresStore;
+    /// // Nobody is there, and nobody was asked.
+    /// let store = PostgresStore::options("postgres://gate@127.0.0.1:1/gate").open_lazily()?;
+    /// # Ok::<(), usage_gate_core::store::StoreError>(())
+    /// ```
+    pub fn open_lazily(self) -> Result<PostgresStore, StoreError> {
+        let preparation = Preparation::new(self.migrate);
+        self.connect(preparation)
+    }
+
     /// Connections, made as they are needed.
-    fn connect(self) -> Result<PostgresStore, StoreError> {
+    fn connect(self, preparation: Preparation) -> Result<PostgresStore, StoreError> {
         let address = Address::read(&self.url, self.call_timeout)?;
         Ok(PostgresStore {
             inner: Arc::new(Inner {
                 pool: address.pool(self.connections)?,
+                preparation,
                 listener: Listener::new(address),
                 clock: self.clock,
                 call_timeout: self.call_timeout,
@@ -133,6 +150,7 @@ pub struct PostgresStore {
 
 struct Inner {
     pool: Pool,
+    preparation: Preparation,
     listener: Listener,
     /// The server's without.
     clock: Option<Clock>,
@@ -166,8 +184,9 @@ impl PostgresStore {
         }
     }
 
-    /// A connection of the pool, one that was not found closed.
+    /// A connection of the pool to a database that can be used, one that was not found closed.
     async fn client(&self, what: &'static str) -> Result<Client, StoreError> {
+        self.prepare().await?;
         // What the server said last to connections that are idle, such as that it stops, is read before one of them is taken: on a runtime of one thread
         // the first turn finds out that there is something to read, and the second reads it.
         tokio::task::yield_now().await;

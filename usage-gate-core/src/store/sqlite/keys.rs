@@ -18,6 +18,10 @@ impl KeyStore for SqliteStore {
         "sqlite"
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn resolve(&self, credential: &CredentialId) -> Result<Option<ResolvedKey>, StoreError> {
         let credential = *credential;
         self.read("resolve a key", move |connection| resolve(connection, &credential)).await

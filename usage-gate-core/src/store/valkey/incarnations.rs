@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Monotonic};
-use crate::store::QuotaStore;
+use crate::store::{QuotaStore, StoreError};
 
 /// More than a cluster has shards, each with an incarnation of its own.
 const MOST_KNOWN: usize = 256;
+/// For an answer of the ledger.
+const LEDGER_TIME: Duration = Duration::from_millis(500);
 /// Between two questions to a ledger that is away.
 const ASK_AGAIN_NANOS: u64 = 1_000_000_000;
 
@@ -87,7 +89,9 @@ impl Incarnations {
     /// How long the ledger knows it; 0 if the ledger cannot be asked.
     async fn ask(&self, incarnation: &str) -> (u64, bool) {
         let Some(ledger) = &self.ledger else { return (0, true) };
-        match ledger.incarnation_age(incarnation).await {
+        // A call waits for this, and units are not to wait for long because another store is away.
+        let answer = tokio::time::timeout(LEDGER_TIME, ledger.incarnation_age(incarnation)).await;
+        match answer.unwrap_or_else(|elapsed| Err(StoreError::unavailable("read an incarnation's age", elapsed))) {
             Ok(age) => (micros(age), true),
             Err(error) => {
                 tracing::debug!(

@@ -1,5 +1,7 @@
 //! Whether a server can be trusted with rates, and what an operator should know of it.
 
+use std::sync::atomic::Ordering;
+
 use redis::{Value, cmd};
 
 use super::ValkeyStore;
@@ -64,6 +66,7 @@ impl ValkeyStore {
                 "scripts may not ask INFO there: allow it, or do without Valkey, and PostgreSQL keeps the rates";
             return Err(StoreError::unusable(WHAT, found));
         };
+        self.inner.inspected.store(true, Ordering::Release);
         // From now on it grows old, so that what is used for the first time a little later is full.
         self.inner.incarnations.learn(incarnation).await;
         let there = pair(&time).and_then(|(seconds, micros)| {

@@ -12,6 +12,7 @@ mod scripts;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use redis::Client;
@@ -76,7 +77,8 @@ impl ValkeyOptions {
         Ok(store)
     }
 
-    /// As [`open`](Self::open), but connects with the first call: for a start while the server is away.
+    /// As [`open`](Self::open), but connects with the first call: for a start while the server is away. What `open` checks is checked then, before the first units are lent, unless
+    /// [`ValkeyStore::inspect`] was called.
     ///
     /// # Errors
     /// [`Unusable`](crate::store::StoreErrorKind::Unusable) if the address cannot be read.
@@ -91,6 +93,7 @@ impl ValkeyOptions {
                 namespace: self.namespace,
                 rung: watch::Sender::default(),
                 listening: std::sync::Once::new(),
+                inspected: AtomicBool::new(false),
             }),
         })
     }
@@ -120,6 +123,8 @@ struct Inner {
     rung: watch::Sender<bell::Rung>,
     /// Begun with the first who listens.
     listening: std::sync::Once,
+    /// Whether it was found to be what it is to be.
+    inspected: AtomicBool,
 }
 
 impl ValkeyStore {

@@ -1,5 +1,6 @@
 //! Calls of the scripts: one for each counter, all in one round trip.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value, cmd};
@@ -29,6 +30,10 @@ impl RateStore for ValkeyStore {
     }
 
     async fn lease_rates(&self, call: &RateCall) -> Result<RateAnswer, StoreError> {
+        if !self.inner.inspected.load(Ordering::Acquire) {
+            // It was away when the gate started.
+            self.inspect().await?;
+        }
         self.settle();
         for _ in 0..MOST_TRIES {
             let answers = self.inner.connection.run(WHAT, &self.pipeline(call)).await?;

@@ -2,6 +2,7 @@
 
 mod away;
 mod bouncer;
+mod cold_start;
 mod days;
 #[cfg(feature = "postgres-tls")]
 mod encrypted;
