@@ -407,6 +407,21 @@ async fn a_fill_that_is_joined_late_serves_nothing_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_with_a_key_that_cannot_be_read_are_refused_together_and_not_one_after_another() {
+    let stage = Stage::new(Vec::new()).await;
+    set(&stage.faults.keys_hang, true);
+    let began = tokio::time::Instant::now();
+    let waiting: Vec<_> = (0..5).map(|_| stage.admit_beside()).collect();
+    for request in waiting {
+        assert_eq!(request.await.unwrap(), Err(Code::StoreUnavailable));
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    set(&stage.faults.keys_hang, false);
+    stage.faults.go.notify_waiters();
+    stage.admit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_that_changes_its_kind_begins_anew() {
     let stage = Stage::new(vec![limit(LimitKind::Concurrency, "requests", 5, None)]).await;
     let open = stage.admit().await.unwrap();
