@@ -172,3 +172,29 @@ async fn while_the_authority_of_rates_is_away_each_node_gives_its_part_or_refuse
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_of_rates_that_is_back_is_found_though_no_request_needs_it() {
+    for store_away in [StoreAway::Share, StoreAway::Refuse] {
+        let draft = LimitDraft { store_away: Some(store_away), ..limit(LimitKind::Rate, 1_000, Some(Per::Second)) };
+        let nodes = Nodes::new(vec![draft]).await;
+        nodes.admit(0).await.unwrap();
+        nodes.rates.away.store(true, Ordering::SeqCst);
+        // Longer than any call is repeated whose answer was lost.
+        let until = tokio::time::Instant::now() + Duration::from_millis(1_500);
+        while tokio::time::Instant::now() < until {
+            let _ = nodes.admit(0).await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(nodes.gates[0].status().degraded.len(), 1, "{store_away:?}");
+        nodes.rates.away.store(false, Ordering::SeqCst);
+        for turn in 0.. {
+            if nodes.gates[0].status().degraded.is_empty() {
+                break;
+            }
+            assert!(turn < 100, "{store_away:?}: it does not heal");
+            tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.unwrap_err();
+        }
+        nodes.admit(0).await.unwrap();
+    }
+}

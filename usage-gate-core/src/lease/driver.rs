@@ -216,7 +216,9 @@ impl LeaseDriver {
                 pending.call.returns.extend(returns);
             }
             // Word that others need units may have been lost: as long as there are some here, it is asked for.
-            let asked = self.shared && round != Round::Queued && self.holds_any(&counters);
+            let recalled = self.shared && round != Round::Queued && self.holds_any(&counters);
+            // And whether an authority that was away is back, where no request asks meanwhile.
+            let asked = recalled || round == Round::Tick && self.away.load(Ordering::Acquire);
             if asked || !pending.call.is_empty() {
                 self.send(&mut turn, pending).await?;
             }

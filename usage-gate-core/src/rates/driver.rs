@@ -189,7 +189,9 @@ impl RateDriver {
                 CounterState::Rate(_) | CounterState::Quota(_) | CounterState::Open(_) => {}
             }
         }
-        let answer = if call.rates.is_empty() && call.slots.is_empty() { None } else { Some(self.ask(&call).await) };
+        // While it is away nodes go on by themselves, and no request asks: whether it is back is found out by asking for nothing.
+        let asks = !call.rates.is_empty() || !call.slots.is_empty() || self.away.load(Ordering::Acquire);
+        let answer = if asks { Some(self.ask(&call).await) } else { None };
         let now = self.clock.monotonic();
         match &answer {
             Some(Some(answer)) => {
