@@ -8,7 +8,7 @@ use std::time::Duration;
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::{Admission, Admitted, Code, RequestHead};
 use usage_gate_core::clock::Clock;
-use usage_gate_core::management::{self, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
+use usage_gate_core::management::{self, Apply, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
 use usage_gate_core::model::*;
 use usage_gate_core::routes::Route;
 use usage_gate_core::secret::Pepper;
@@ -197,4 +197,28 @@ async fn an_authority_of_rates_that_is_back_is_found_though_no_request_needs_it(
         }
         nodes.admit(0).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_is_lowered_below_its_use_takes_back_what_both_nodes_hold() {
+    let nodes = Nodes::new(vec![limit(LimitKind::Quota, 1_000, Some(Per::Month))]).await;
+    // Each has leased sixteen.
+    for node in [0, 0, 1, 1] {
+        nodes.admit(node).await.unwrap();
+    }
+    let plan = PlanDraft::new("plan", vec![limit(LimitKind::Quota, 3, Some(Per::Month))]);
+    management::replace_plan(&nodes.gates[0], plan, Apply::Now).await.unwrap();
+    let mut admitted = 0;
+    for _ in 0..50 {
+        for node in 0..2 {
+            admitted += u32::from(nodes.admit(node).await.is_ok());
+        }
+        tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await.unwrap_err();
+    }
+    // A request that finds the new plan is served by what is there at that moment.
+    assert!(admitted <= 8, "{admitted} of the 28 that both held");
+    assert_eq!(
+        (nodes.admit(0).await.err(), nodes.admit(1).await.err()),
+        (Some(Code::QuotaExceeded), Some(Code::QuotaExceeded))
+    );
 }

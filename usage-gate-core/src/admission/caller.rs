@@ -355,7 +355,13 @@ impl CallerCache {
             };
             Some(new_counter(&resolved, limit, subject, &gate.counters))
         });
-        let counters = counters.collect();
+        let counters: Box<[Option<Arc<Counter>>]> = counters.collect();
+        for counter in counters.iter().flatten() {
+            // What was leased under a higher cap goes back at once, and not with the next tick.
+            if matches!(&counter.state, CounterState::Quota(quota) if quota.has_recalled()) {
+                gate.queue.ask_for(counter);
+            }
+        }
         let secret_end =
             resolved.key.secrets.iter().find(|secret| secret.credential == credential).and_then(|s| s.expires_at);
         let usable_until = [resolved.key.expires_at, secret_end].into_iter().flatten().min();
