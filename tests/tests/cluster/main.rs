@@ -5,6 +5,8 @@
 
 mod chaos;
 mod commands;
+mod outages;
 mod plans;
 mod quota;
 mod rates;
+mod revocation;
