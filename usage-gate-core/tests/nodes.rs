@@ -8,7 +8,7 @@ use std::time::Duration;
 use usage_gate_core::UsageGate;
 use usage_gate_core::admission::{Admission, Admitted, Code, RequestHead};
 use usage_gate_core::clock::Clock;
-use usage_gate_core::management::{self, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
+use usage_gate_core::management::{self, Apply, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
 use usage_gate_core::model::*;
 use usage_gate_core::routes::Route;
 use usage_gate_core::secret::Pepper;
@@ -171,4 +171,54 @@ async fn while_the_authority_of_rates_is_away_each_node_gives_its_part_or_refuse
             tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.unwrap_err();
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_of_rates_that_is_back_is_found_though_no_request_needs_it() {
+    for store_away in [StoreAway::Share, StoreAway::Refuse] {
+        let draft = LimitDraft { store_away: Some(store_away), ..limit(LimitKind::Rate, 1_000, Some(Per::Second)) };
+        let nodes = Nodes::new(vec![draft]).await;
+        nodes.admit(0).await.unwrap();
+        nodes.rates.away.store(true, Ordering::SeqCst);
+        // Longer than any call is repeated whose answer was lost.
+        let until = tokio::time::Instant::now() + Duration::from_millis(1_500);
+        while tokio::time::Instant::now() < until {
+            let _ = nodes.admit(0).await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(nodes.gates[0].status().degraded.len(), 1, "{store_away:?}");
+        nodes.rates.away.store(false, Ordering::SeqCst);
+        for turn in 0.. {
+            if nodes.gates[0].status().degraded.is_empty() {
+                break;
+            }
+            assert!(turn < 100, "{store_away:?}: it does not heal");
+            tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.unwrap_err();
+        }
+        nodes.admit(0).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_is_lowered_below_its_use_takes_back_what_both_nodes_hold() {
+    let nodes = Nodes::new(vec![limit(LimitKind::Quota, 1_000, Some(Per::Month))]).await;
+    // Each has leased sixteen.
+    for node in [0, 0, 1, 1] {
+        nodes.admit(node).await.unwrap();
+    }
+    let plan = PlanDraft::new("plan", vec![limit(LimitKind::Quota, 3, Some(Per::Month))]);
+    management::replace_plan(&nodes.gates[0], plan, Apply::Now).await.unwrap();
+    let mut admitted = 0;
+    for _ in 0..50 {
+        for node in 0..2 {
+            admitted += u32::from(nodes.admit(node).await.is_ok());
+        }
+        tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>()).await.unwrap_err();
+    }
+    // A request that finds the new plan is served by what is there at that moment.
+    assert!(admitted <= 8, "{admitted} of the 28 that both held");
+    assert_eq!(
+        (nodes.admit(0).await.err(), nodes.admit(1).await.err()),
+        (Some(Code::QuotaExceeded), Some(Code::QuotaExceeded))
+    );
 }

@@ -407,6 +407,37 @@ async fn a_fill_that_is_joined_late_serves_nothing_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_with_a_key_that_cannot_be_read_are_refused_together_and_not_one_after_another() {
+    let stage = Stage::new(Vec::new()).await;
+    set(&stage.faults.keys_hang, true);
+    let began = tokio::time::Instant::now();
+    let waiting: Vec<_> = (0..5).map(|_| stage.admit_beside()).collect();
+    for request in waiting {
+        assert_eq!(request.await.unwrap(), Err(Code::StoreUnavailable));
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    set(&stage.faults.keys_hang, false);
+    stage.faults.go.notify_waiters();
+    stage.admit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_of_quotas_that_is_back_is_found_though_no_request_needs_it() {
+    let stage = Stage::new(vec![limit(LimitKind::Quota, "requests", 100, Some(Per::Month))]).await;
+    set(&stage.faults.quotas_fail, true);
+    assert_eq!(stage.admit().await.err(), Some(Code::StoreUnavailable));
+    assert!(!stage.gate.status().degraded.is_empty());
+    set(&stage.faults.quotas_fail, false);
+    for turn in 0.. {
+        if stage.gate.status().degraded.is_empty() {
+            break;
+        }
+        assert!(turn < 100, "it does not heal");
+        tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.unwrap_err();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_that_changes_its_kind_begins_anew() {
     let stage = Stage::new(vec![limit(LimitKind::Concurrency, "requests", 5, None)]).await;
     let open = stage.admit().await.unwrap();

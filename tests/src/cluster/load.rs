@@ -22,6 +22,8 @@ pub struct Shot {
     pub sent: Duration,
     /// When the answer was there.
     pub answered: Duration,
+    /// Which gateway it was sent to, by its place among the addresses.
+    pub node: usize,
     /// The status; 0 for none.
     pub status: u16,
 }
@@ -51,28 +53,16 @@ impl Passed {
         self.0.iter().map(|shot| shot.answered.saturating_sub(shot.sent)).max().unwrap_or_default()
     }
 
-    /// The most by which any interval passes a curve of `burst + rate x t`, in units; negative if none does. An interval counts requests that were sent in it and answered in it.
-    ///
-    /// # Panics
-    /// Never: sums are small.
+    /// Those that a node got.
     #[must_use]
-    pub fn above_curve(&self, rate: f64, burst: f64) -> f64 {
-        let mut passed: Vec<Shot> = self.0.iter().filter(|shot| shot.status == 200).copied().collect();
-        passed.sort_by_key(|shot| shot.answered);
-        let mut worst = f64::MIN;
-        // Of the requests sent at or after `from`, the n-th to be answered ends an interval with n of them.
-        let mut starts: Vec<Duration> = passed.iter().map(|shot| shot.sent).collect();
-        starts.sort_unstable();
-        starts.dedup();
-        for from in starts {
-            let mut count = 0.0;
-            for shot in passed.iter().filter(|shot| shot.sent >= from) {
-                count += 1.0;
-                let long = (shot.answered - from).as_secs_f64();
-                worst = worst.max(count - burst - rate * long);
-            }
-        }
-        worst
+    pub fn of_node(&self, node: usize) -> Self {
+        self.only(|shot| shot.node == node)
+    }
+
+    /// Those that are so.
+    #[must_use]
+    pub fn only(&self, is_so: impl Fn(&Shot) -> bool) -> Self {
+        Self(self.0.iter().filter(|shot| is_so(shot)).copied().collect())
     }
 }
 
@@ -82,6 +72,7 @@ pub struct Load {
     clients: JoinSet<()>,
     shots: Arc<Mutex<Vec<Shot>>>,
     stop: Arc<AtomicBool>,
+    began: Instant,
 }
 
 impl Load {
@@ -103,10 +94,10 @@ impl Load {
                 connector.set_nodelay(true);
                 let client = Client::builder(TokioExecutor::new()).build::<_, Empty<bytes::Bytes>>(connector);
                 while !stop.load(Ordering::Relaxed) {
-                    let url = {
+                    let (node, url) = {
                         let urls = urls.lock().unwrap();
-                        let at = random.within(0..u64::try_from(urls.len()).unwrap());
-                        urls[usize::try_from(at).unwrap()].clone()
+                        let node = usize::try_from(random.within(0..u64::try_from(urls.len()).unwrap())).unwrap();
+                        (node, urls[node].clone())
                     };
                     let request = Request::get(format!("{url}/status/200")).header("x-api-key", &key);
                     let sent = began.elapsed();
@@ -117,7 +108,7 @@ impl Load {
                         Some(status)
                     };
                     let answer = tokio::time::timeout(Duration::from_secs(30), answer).await.ok().flatten();
-                    let shot = Shot { sent, answered: began.elapsed(), status: answer.unwrap_or(0) };
+                    let shot = Shot { sent, answered: began.elapsed(), node, status: answer.unwrap_or(0) };
                     shots.lock().unwrap().push(shot);
                     if answer.is_none() || !pause.is_zero() {
                         tokio::time::sleep(pause.max(Duration::from_millis(5))).await;
@@ -125,7 +116,13 @@ impl Load {
                 }
             });
         }
-        Self { clients: set, shots, stop }
+        Self { clients: set, shots, stop, began }
+    }
+
+    /// The present, as [`Shot`] counts it.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// What has come of them so far.

@@ -41,7 +41,7 @@ pub struct Cluster {
     pub gateways: Vec<Gateway>,
     /// Behind all of them.
     pub upstream: Upstream,
-    config: String,
+    configs: Vec<String>,
     folders: Vec<Arc<Folder>>,
     _secrets: Folder,
 }
@@ -55,6 +55,14 @@ impl Cluster {
     /// # Panics
     /// If one does not come up.
     pub async fn start(nodes: usize, stores: &Stores, more: &str) -> Self {
+        Self::start_each(&vec![stores.clone(); nodes], more).await
+    }
+
+    /// Starts one for each of these ways to the stores; `more` is further configuration.
+    ///
+    /// # Panics
+    /// If one does not come up.
+    pub async fn start_each(stores: &[Stores], more: &str) -> Self {
         let secrets = Folder::new();
         let write = |name: &str, text: &str| {
             let path = secrets.path().join(name);
@@ -63,16 +71,19 @@ impl Cluster {
         };
         let pepper = write("pepper", "a pepper of tests: 0123456789abcdef0123456789abcdef");
         let token = write("token", TOKEN);
-        let postgres = write("postgres", &stores.postgres);
-        let mut config = format!("[store]\npostgres_file = \"{postgres}\"\n");
-        if let Some(valkey) = &stores.valkey {
-            config.push_str(&format!("valkey = \"{valkey}\"\n"));
-        }
-        config.push_str(&format!("[keys]\npepper_file = \"{pepper}\"\n[admin]\ntoken_file = \"{token}\"\n{more}"));
+        let config = |(node, stores): (usize, &Stores)| {
+            let postgres = write(&format!("postgres-{node}"), &stores.postgres);
+            let valkey = stores.valkey.as_ref().map(|valkey| format!("valkey = \"{valkey}\"\n"));
+            let valkey = valkey.unwrap_or_default();
+            format!(
+                "[store]\npostgres_file = \"{postgres}\"\n{valkey}[keys]\npepper_file = \"{pepper}\"\n[admin]\ntoken_file = \"{token}\"\n{more}"
+            )
+        };
+        let configs: Vec<String> = stores.iter().enumerate().map(config).collect();
         let upstream = Upstream::start().await;
-        let folders: Vec<Arc<Folder>> = (0..nodes).map(|_| Arc::new(Folder::new())).collect();
-        let mut cluster = Self { gateways: Vec::new(), upstream, config, folders, _secrets: secrets };
-        for node in 0..nodes {
+        let folders: Vec<Arc<Folder>> = stores.iter().map(|_| Arc::new(Folder::new())).collect();
+        let mut cluster = Self { gateways: Vec::new(), upstream, configs, folders, _secrets: secrets };
+        for node in 0..stores.len() {
             let gateway = cluster.gateway(node).await;
             cluster.gateways.push(gateway);
         }
@@ -80,7 +91,7 @@ impl Cluster {
     }
 
     async fn gateway(&self, node: usize) -> Gateway {
-        let setup = Setup { config: self.config.clone(), upstream: Some(self.upstream.url.clone()) };
+        let setup = Setup { config: self.configs[node].clone(), upstream: Some(self.upstream.url.clone()) };
         Gateway::start_in(Arc::clone(&self.folders[node]), setup).await
     }
 

@@ -6,6 +6,8 @@
 mod chaos;
 mod cold_start;
 mod commands;
+mod outages;
 mod plans;
 mod quota;
 mod rates;
+mod revocation;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::sleep;
-use usage_gate_tests::cluster::{Cluster, Database, Load, Stores};
+use usage_gate_tests::cluster::{Cluster, Curve, Database, Load, Stores};
 
 const CLIENTS: u64 = 16;
 
@@ -19,8 +19,10 @@ async fn keeps_the_curve(stores: &Stores) {
         let seconds = 30.0;
         sleep(Duration::from_secs_f64(seconds)).await;
         let passed = load.stop().await;
-        let (above, used) =
-            (passed.above_curve(100.0, f64::from(burst)), f64::from(u32::try_from(passed.with(200)).unwrap()));
+        let (above, used) = (
+            Curve::new(100.0, f64::from(burst)).passed_by(&passed),
+            f64::from(u32::try_from(passed.with(200)).unwrap()),
+        );
         let allowed = f64::from(burst) + 100.0 * seconds;
         println!(
             "burst {burst}: {:?}, {:.1} % of the curve, slowest {:?}",

@@ -261,8 +261,10 @@ pub(crate) enum FillError {
     Away,
 }
 
-/// A fill may take this long; [`RecentChanges`] remembers longer.
-const FILL_TIME: Duration = Duration::from_secs(5);
+/// A request waits so long for its key to be looked up, in all; [`RecentChanges`] remembers longer.
+const FILL_TIME: Duration = Duration::from_secs(2);
+/// The same where it is known that the store is away.
+const FILL_TIME_AWAY: Duration = Duration::from_millis(300);
 /// Uses noted between two writes, at most.
 const MOST_USES: usize = 65_536;
 
@@ -295,6 +297,15 @@ impl CallerCache {
         gate: &Arc<GateCore>,
         presented: &PresentedKey<'_>,
     ) -> Result<Arc<Caller>, FillError> {
+        // Not of each question: after one that had no answer the next who waits asks anew, and the last would wait for all of them.
+        let patience = if self.away.load(Ordering::Relaxed) { FILL_TIME_AWAY } else { FILL_TIME };
+        tokio::time::timeout(patience, self.read(gate, presented)).await.unwrap_or_else(|_| {
+            self.away.store(true, Ordering::Relaxed);
+            Err(FillError::Away)
+        })
+    }
+
+    async fn read(&self, gate: &Arc<GateCore>, presented: &PresentedKey<'_>) -> Result<Arc<Caller>, FillError> {
         let credential = presented.credential();
         // A change during the fill makes another necessary; changes faster than fills are told by an error, not served stale.
         for _ in 0..4 {
@@ -304,14 +315,13 @@ impl CallerCache {
                     gate.pepper_rule.check().await?;
                     gate.keys.resolve(&credential).await
                 };
-                match tokio::time::timeout(FILL_TIME, resolve).await {
-                    Ok(Ok(Some(resolved))) => Ok(Arc::new(self.snapshot(gate, credential, resolved, before))),
-                    Ok(Ok(None)) => Err(FillError::Unknown),
-                    Ok(Err(error)) => {
+                match resolve.await {
+                    Ok(Some(resolved)) => Ok(Arc::new(self.snapshot(gate, credential, resolved, before))),
+                    Ok(None) => Err(FillError::Unknown),
+                    Err(error) => {
                         tracing::warn!(error = &error as &dyn std::error::Error, "key store did not answer");
                         Err(FillError::Away)
                     }
-                    Err(_) => Err(FillError::Away),
                 }
             };
             let filled = self.callers.get_or_insert_async(&credential, load).await;
@@ -405,7 +415,13 @@ impl CallerCache {
             };
             Some(new_counter(&resolved, limit, subject, &gate.counters))
         });
-        let counters = counters.collect();
+        let counters: Box<[Option<Arc<Counter>>]> = counters.collect();
+        for counter in counters.iter().flatten() {
+            // What was leased under a higher cap goes back at once, and not with the next tick.
+            if matches!(&counter.state, CounterState::Quota(quota) if quota.has_recalled()) {
+                gate.queue.ask_for(counter);
+            }
+        }
         let secret_end =
             resolved.key.secrets.iter().find(|secret| secret.credential == credential).and_then(|s| s.expires_at);
         let usable_until = [resolved.key.expires_at, secret_end].into_iter().flatten().min();

@@ -256,15 +256,23 @@ impl QuotaCounter {
         lock(&self.terms).clone()
     }
 
-    /// Another cap or calendar; a higher cap ends the exhaustion at once.
+    /// Another cap or calendar; a higher cap ends the exhaustion at once, and under a lower one what was leased goes back: there may be too much of it.
     pub(crate) fn set_terms(&self, terms: QuotaTerms) {
         let mut current = lock(&self.terms);
         if terms.cap_version > current.cap_version {
             if terms.cap != current.cap {
                 self.demand.revive();
             }
+            if terms.cap < current.cap {
+                self.leases.load().iter().for_each(|entry| entry.recall());
+            }
             *current = terms;
         }
+    }
+
+    /// Whether leases here are to go back with the next call.
+    pub(crate) fn has_recalled(&self) -> bool {
+        self.leases.load().iter().any(|entry| entry.is_recalled())
     }
 
     pub(crate) fn answered(&self) -> &Notify {
@@ -395,9 +403,15 @@ impl QuotaCounter {
             self.close_locally(ended);
         }
         self.owed.told(ended);
+        // Held until the end. What was asked for under another cap says nothing of what there is under this one, and what was leased under a higher one may be too much.
+        let terms = lock(&self.terms);
+        if answer.cap.is_some_and(|asked| asked > terms.cap) {
+            next.iter().for_each(|entry| entry.recall());
+        }
+        let is_current = answer.cap.is_none_or(|asked| asked == terms.cap);
         // The leases are in place before the state says so, and before who waits is woken.
         self.leases.store(Arc::new(next));
-        if let Some((asked, units)) = answer.request {
+        if let Some((asked, units)) = answer.request.filter(|_| is_current) {
             self.demand.learn(&demand::Granted {
                 wanted: asked.want,
                 needed: asked.needed,
@@ -539,6 +553,8 @@ pub(crate) struct Answer {
     pub(crate) active_nodes: u32,
     /// What was asked for, and how much was granted; `None` where only units of the next period were.
     pub(crate) request: Option<(Asking, u64)>,
+    /// The cap under which units were asked for, if any were.
+    pub(crate) cap: Option<u64>,
     pub(crate) now: Monotonic,
     pub(crate) until_period_end: u64,
 }

@@ -206,7 +206,9 @@ impl LeaseDriver {
                 pending.call.returns.extend(returns);
             }
             // Word that others need units may have been lost: as long as there are some here, it is asked for.
-            let asked = self.shared && round != Round::Queued && self.holds_any(&counters);
+            let recalled = self.shared && round != Round::Queued && self.holds_any(&counters);
+            // And whether an authority that was away is back, where no request asks meanwhile.
+            let asked = recalled || round == Round::Tick && self.away.load(Ordering::Acquire);
             if asked || !pending.call.is_empty() {
                 self.send(&mut turn, pending).await?;
             }
@@ -414,7 +416,9 @@ impl LeaseDriver {
             let mut until_end = 0;
             let mut begun = None;
             let mut answered = None;
+            let mut cap = None;
             if let Some((request, grant, slot)) = grant {
+                cap = Some(request.cap);
                 until_end = answer.now.micros_until(grant.window.period.end).saturating_mul(1_000);
                 let until_begin = answer.now.micros_until(grant.window.period.start).saturating_mul(1_000);
                 // The state of the next period is not that of the present one.
@@ -442,10 +446,14 @@ impl LeaseDriver {
                     active_nodes: answer.active_nodes,
                     request: answered
                         .map(|(request, grant)| (Asking { want: request.want, needed: request.needed }, grant.units)),
+                    cap,
                     now: received,
                     until_period_end: until_end,
                 },
             );
+            if quota.has_recalled() {
+                self.queue.ask_for(&part.counter);
+            }
             // The authority has closed them, and nothing is taken from them any more.
             for entry in &part.ended {
                 entry.release();

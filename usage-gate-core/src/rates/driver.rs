@@ -21,6 +21,8 @@ use crate::store::{RateAnswer, RateCall, RateStore, StoreErrorKind};
 const MOST_COUNTERS: usize = 1_024;
 /// What takes longer than this is no answer.
 const LATE_NANOS: u64 = 1_000_000_000;
+/// For how long a node counts that is not heard of any more.
+const ACTIVE_NANOS: u64 = 60_000_000_000;
 /// Between two calls while there is no answer.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -40,8 +42,30 @@ pub(crate) struct RateDriver {
     unusable: AtomicBool,
     /// Since when a call is under way; 0 if none is.
     asked_at: AtomicU64,
-    /// Nodes that were heard of within the last minute; 0 before the first answer.
-    nodes: AtomicU32,
+    nodes: Nodes,
+}
+
+/// Nodes that were heard of within the last minute; 0 before the first answer.
+///
+/// An authority that has just forgotten everything hears of them one by one. Who took the first of its answers for the whole truth, and were then left alone, would give away
+/// what is the part of others: the most that was said within the last minute counts.
+#[derive(Debug, Default)]
+struct Nodes {
+    most: AtomicU32,
+    /// When it was said last that there are so many.
+    at: AtomicU64,
+}
+
+impl Nodes {
+    /// To be called by the task alone.
+    fn note(&self, nodes: u32, now: Monotonic) {
+        // Relaxed: one task writes, and who reads needs no other memory.
+        let before = Monotonic(self.at.load(Ordering::Relaxed));
+        if nodes >= self.most.load(Ordering::Relaxed) || now.nanos_since(before) > ACTIVE_NANOS {
+            self.most.store(nodes, Ordering::Relaxed);
+            self.at.store(now.0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A counter that is to be looked at by then.
@@ -90,7 +114,7 @@ impl RateDriver {
             away: AtomicBool::new(false),
             unusable: AtomicBool::new(false),
             asked_at: AtomicU64::new(0),
-            nodes: AtomicU32::new(0),
+            nodes: Nodes::default(),
         }
     }
 
@@ -115,7 +139,7 @@ impl RateDriver {
 
     /// Nodes that share what the authority has, this one included; 0 if it has never answered.
     pub(crate) fn nodes(&self) -> u32 {
-        self.nodes.load(Ordering::Relaxed)
+        self.nodes.most.load(Ordering::Relaxed)
     }
 
     /// Whether an operator must mend it.
@@ -203,7 +227,9 @@ impl RateDriver {
                 CounterState::Rate(_) | CounterState::Quota(_) | CounterState::Open(_) => {}
             }
         }
-        let answer = if call.rates.is_empty() && call.slots.is_empty() { None } else { Some(self.ask(&call).await) };
+        // While it is away nodes go on by themselves, and no request asks: whether it is back is found out by asking for nothing.
+        let asks = !call.rates.is_empty() || !call.slots.is_empty() || self.away.load(Ordering::Acquire);
+        let answer = if asks { Some(self.ask(&call).await) } else { None };
         let now = self.clock.monotonic();
         match &answer {
             Some(Some(answer)) => {
@@ -241,7 +267,7 @@ impl RateDriver {
                     tracing::info!(store = self.label.as_str(), "the authority of rates answers again");
                     self.unusable.store(false, Ordering::Relaxed);
                 }
-                self.nodes.store(answer.active_nodes.max(1), Ordering::Relaxed);
+                self.nodes.note(answer.active_nodes.max(1), self.clock.monotonic());
                 Some(answer)
             }
             other => {
@@ -302,5 +328,25 @@ impl RateDrivers {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<RateDriver>> {
         [Some(&self.fast), self.slow.as_ref()].into_iter().flatten()
+    }
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_that_has_forgotten_nodes_is_believed_after_a_minute() {
+        let (nodes, begin) = (Nodes::default(), Monotonic(1));
+        let said = |number, at| {
+            nodes.note(number, at);
+            nodes.most.load(Ordering::Relaxed)
+        };
+        assert_eq!(said(3, begin), 3);
+        assert_eq!(said(1, begin.plus_nanos(ACTIVE_NANOS / 2)), 3);
+        assert_eq!(said(4, begin.plus_nanos(ACTIVE_NANOS)), 4);
+        assert_eq!(said(2, begin.plus_nanos(ACTIVE_NANOS * 2)), 4);
+        assert_eq!(said(2, begin.plus_nanos(ACTIVE_NANOS * 2 + 1)), 2);
     }
 }
