@@ -5,6 +5,7 @@
 
 mod chaos;
 mod commands;
+mod moving_up;
 mod plans;
 mod quota;
 mod rates;
