@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use command::Command;
+use command::{Command, WrongUsage};
 
 /// Puts keys, limits and metering in front of an HTTP API.
 #[derive(Debug, Parser)]
@@ -44,11 +44,23 @@ fn main() -> ExitCode {
                 // Nobody is left to tell if standard error is gone.
                 let _ = writeln!(std::io::stderr().lock(), "error: {line}");
             }
-            ExitCode::FAILURE
+            if fault.is::<WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
 
 fn is_broken_pipe(fault: &anyhow::Error) -> bool {
     fault.downcast_ref::<std::io::Error>().is_some_and(|fault| fault.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_options_of_every_command_fit_together() {
+        Arguments::command().debug_assert();
+    }
 }

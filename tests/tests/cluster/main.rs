@@ -6,6 +6,7 @@
 mod chaos;
 mod cold_start;
 mod commands;
+mod moving_up;
 mod outages;
 mod plans;
 mod quota;

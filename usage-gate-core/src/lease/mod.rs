@@ -40,6 +40,8 @@ pub(crate) use slot::{SlotState, TableEntry};
 pub use table::TableError;
 #[cfg(test)]
 pub(crate) use table::table_entries;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub(crate) use table::table_id;
 pub(crate) use table::{Found, LeaseTable};
 
 use table::Slot;

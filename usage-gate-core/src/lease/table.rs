@@ -306,6 +306,16 @@ fn read(area: &Area, kernel: KernelBoot) -> io::Result<Option<Known>> {
     Ok(Some(known))
 }
 
+/// The id of the table that an area has, whether it can be trusted or not; `None` if there is none.
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn table_id(area: &Area) -> io::Result<Option<TableId>> {
+    match area.copy(&file_name(0)) {
+        Ok(words) => Ok(Header::of(&words).map(|header| header.id)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What the table of an area says, for tests.
 #[cfg(test)]
 pub(crate) fn table_entries(area: &Area, kernel: KernelBoot) -> Vec<TableEntry> {

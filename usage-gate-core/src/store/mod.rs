@@ -25,6 +25,8 @@ mod days;
     expect(dead_code, reason = "a store in memory has no schema")
 )]
 mod migrate;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod move_up;
 mod paging;
 mod repeats;
 mod request_block;
@@ -45,6 +47,8 @@ pub(crate) use audit::{digests_kept_since, quota_use_kept_since};
 pub use error::{StoreError, StoreErrorKind};
 pub use keys::{Changed, Changes, FeedPosition, KeyStore, LastUse, ResolvedKey};
 pub use memory::MemoryStore;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub use move_up::{Compared, Comparison, MoveState, MoveUp, Moved};
 #[cfg(feature = "postgres")]
 pub use postgres::{OLDEST_POSTGRES, PostgresOptions, PostgresReport, PostgresStore};
 pub use quotas::{

@@ -21,6 +21,13 @@ enum Format {
     Json,
 }
 
+impl Options {
+    /// For a command whose answer is all that people want to see: what is wrong, as text.
+    pub(super) fn warnings() -> Self {
+        Self { log: "warn".to_owned(), log_format: Format::Text }
+    }
+}
+
 /// Begins to log. Control characters in what clients sent come out escaped.
 pub(super) fn start(options: &Options) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&options.log).with_context(|| format!("--log `{}`", options.log))?;

@@ -9,6 +9,7 @@ mod journal;
 mod key;
 mod log;
 mod migrate;
+mod move_up;
 mod open_files;
 mod sample;
 mod serve;
@@ -33,7 +34,7 @@ pub(crate) enum Command {
     Sample(sample::Arguments),
     /// Check a configuration without serving
     Check(check::Arguments),
-    /// Bring the schema of the database up to date
+    /// Bring the schema of the database up to date, or move a database of SQLite to PostgreSQL
     Migrate(migrate::Arguments),
     /// Compare the books with what was recorded; exit 1 if they differ. Only reads; may run beside `serve`
     Verify(verify::Arguments),
@@ -53,6 +54,18 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Key(key::Command),
 }
+
+/// What cannot be meant by a command line: exit 2.
+#[derive(Debug)]
+pub(crate) struct WrongUsage(String);
+
+impl Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
 
 /// Runs one to its end.
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {

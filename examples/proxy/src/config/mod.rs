@@ -29,7 +29,7 @@ pub(crate) use env::overrides;
 pub(crate) use load::{Loaded, load, load_text};
 pub(crate) use routes::RouteConfig;
 pub(crate) use secrets::read_token;
-pub(crate) use store::{Database, Stores};
+pub(crate) use store::{Database, Secret, Stores};
 pub(crate) use url::HttpUrl;
 pub(crate) use value::ReservedPrefix;
 

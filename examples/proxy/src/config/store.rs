@@ -12,9 +12,9 @@ use super::load::{Faults, Loaded};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Store {
-    sqlite: Option<PathBuf>,
-    postgres: Option<Secret>,
-    postgres_file: Option<PathBuf>,
+    pub(crate) sqlite: Option<PathBuf>,
+    pub(crate) postgres: Option<Secret>,
+    pub(crate) postgres_file: Option<PathBuf>,
     valkey: Option<Secret>,
     valkey_file: Option<PathBuf>,
     /// Whether `serve` brings the schema up to date itself.

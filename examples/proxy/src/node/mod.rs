@@ -21,8 +21,7 @@ use usage_gate_core::clock::Clock;
 use crate::config::{self, Config, HttpUrl, Loaded};
 use crate::listen::public::Public;
 use crate::listen::{Drain, admin, bind};
-use data_dir::DataDir;
-pub(crate) use data_dir::random_hex;
+pub(crate) use data_dir::{DataDir, random_hex};
 pub(crate) use open::Opened;
 pub(crate) use stores::Books;
 

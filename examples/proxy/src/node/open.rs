@@ -23,12 +23,17 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens the database of a configuration, and makes what is missing. Waits so long for another process that has the directory.
     pub(crate) async fn open(loaded: &Loaded, clock: Clock, patience: Duration) -> anyhow::Result<Self> {
-        loaded.meters_and_routes()?;
         let data_dir = DataDir::open(&loaded.config.server.data_dir, patience)?;
+        Self::on(data_dir, loaded, clock).await
+    }
+
+    /// The same for who has the directory already.
+    pub(crate) async fn on(data_dir: DataDir, loaded: &Loaded, clock: Clock) -> anyhow::Result<Self> {
+        loaded.meters_and_routes()?;
         Self::over(OpenStores::open(loaded, clock.clone()).await?, loaded, clock, data_dir).await
     }
 
-    /// The same for `serve`: without stores that are away, as long as they are.
+    /// As [`open`](Self::open), for `serve`: without stores that are away, as long as they are.
     pub(super) async fn begin(loaded: &Loaded, clock: Clock, patience: Duration) -> anyhow::Result<Self> {
         loaded.meters_and_routes()?;
         let data_dir = DataDir::open(&loaded.config.server.data_dir, patience)?;
@@ -64,9 +69,10 @@ impl Opened {
         Ok(Self { gate, books: stores.books, data_dir })
     }
 
-    /// Ends it without having served.
-    pub(crate) async fn close(self) -> anyhow::Result<()> {
-        end(&self.gate, &self.books).await.context("the gate could not be closed")
+    /// Ends it without having served. The directory stays locked as long as what is given lives.
+    pub(crate) async fn close(self) -> anyhow::Result<DataDir> {
+        end(&self.gate, &self.books).await.context("the gate could not be closed")?;
+        Ok(self.data_dir)
     }
 }
 

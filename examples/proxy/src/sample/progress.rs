@@ -51,14 +51,19 @@ impl Progress {
 
     /// One step more is done.
     pub(crate) fn step(&mut self) {
-        self.done += 1;
+        self.advance(1);
+    }
+
+    /// So many steps more are done.
+    pub(crate) fn advance(&mut self, steps: u64) {
+        self.done = self.done.saturating_add(steps);
         match &mut self.shown {
-            Shown::Bar(bar) => bar.inc(1),
+            Shown::Bar(bar) => bar.inc(steps),
             Shown::Lines { clock, next } => {
                 let now = clock.monotonic();
                 if now >= *next {
                     *next = now.plus_nanos(PAUSE_NANOS);
-                    let percent = (self.done * 100).checked_div(self.all).unwrap_or(100);
+                    let percent = (self.done.saturating_mul(100)).checked_div(self.all).unwrap_or(100);
                     // Nobody reads it if this fails.
                     let _ = writeln!(std::io::stderr().lock(), "{}: {percent} %", self.what);
                 }

@@ -16,6 +16,9 @@ mod keys;
 mod ledger_call;
 mod migrate;
 mod months;
+mod moved;
+#[cfg(feature = "sqlite")]
+mod moving;
 mod prepare;
 mod quota_use;
 mod quotas;
@@ -40,6 +43,8 @@ use deadpool_postgres::{Client, Pool};
 use tokio_postgres::IsolationLevel;
 
 pub use inspect::{OLDEST_POSTGRES, PostgresReport};
+#[cfg(feature = "sqlite")]
+pub(in crate::store) use moving::not_empty;
 
 use crate::clock::Clock;
 use crate::store::StoreError;
@@ -90,10 +95,20 @@ impl PostgresOptions {
     /// Connects, and brings the schema up to date.
     ///
     /// # Errors
-    /// [`Unusable`](crate::store::StoreErrorKind::Unusable) if the address cannot be read, the login is refused, or the schema is of a newer program;
+    /// [`Unusable`](crate::store::StoreErrorKind::Unusable) if the address cannot be read, the login is refused, the schema is of a newer program, or a
+    /// database of SQLite has not wholly been moved here;
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) if the server is away.
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
         let store = self.open_lazily()?;
+        store.prepare().await?;
+        Ok(store)
+    }
+
+    /// Opens it for who fills it, whole or not.
+    #[cfg(feature = "sqlite")]
+    pub(in crate::store) async fn open_to_fill(self) -> Result<PostgresStore, StoreError> {
+        let preparation = Preparation::to_fill(self.migrate);
+        let store = self.connect(preparation)?;
         store.prepare().await?;
         Ok(store)
     }

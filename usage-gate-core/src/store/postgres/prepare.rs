@@ -1,4 +1,4 @@
-//! What is to be done before anything else of a database is used: the schema is brought up to date, or compared. At once, or with the first connection that succeeds.
+//! What is to be done before anything else of a database is used: the schema is brought up to date, or compared, and a move that fills it must be at its end. At once, or with the first connection that succeeds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::fault::{Fault, of_pool};
-use super::{Inner, PostgresStore, migrate};
+use super::fault::of_pool;
+use super::{Inner, PostgresStore, migrate, moved};
 use crate::store::{StoreError, StoreErrorKind};
 
 const WHAT: &str = "open the database";
@@ -16,6 +16,8 @@ const WHAT: &str = "open the database";
 #[derive(Debug)]
 pub(super) struct Preparation {
     may_migrate: bool,
+    /// Whether it is for who fills it, so that all of it need not have come.
+    fills: bool,
     done: AtomicBool,
     /// A migration may take longer than any call, and goes on when the call that began it is given up: others wait for the same one.
     running: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
@@ -26,7 +28,13 @@ pub(super) struct Preparation {
 impl Preparation {
     pub(super) fn new(may_migrate: bool) -> Self {
         let (done, told) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { may_migrate, done, running: Mutex::default(), told }
+        Self { may_migrate, fills: false, done, running: Mutex::default(), told }
+    }
+
+    /// For who fills the database.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn to_fill(may_migrate: bool) -> Self {
+        Self { fills: true, ..Self::new(may_migrate) }
     }
 
     /// For who only looks at the server, whatever the database is.
@@ -53,7 +61,7 @@ impl PostgresStore {
         }
         let task = running.get_or_insert_with(|| {
             let inner = Arc::clone(&self.inner);
-            tokio::spawn(async move { run(&inner).await.map_err(|fault| fault.into_store(WHAT)) })
+            tokio::spawn(async move { run(&inner).await })
         });
         let outcome = task.await.unwrap_or_else(|ended| Err(StoreError::unavailable(WHAT, ended)));
         *running = None;
@@ -73,12 +81,12 @@ impl PostgresStore {
     }
 }
 
-async fn run(inner: &Inner) -> Result<(), Fault> {
-    let mut client = inner.pool.get().await.map_err(of_pool)?;
-    let outcome = migrate::migrate(&mut client, inner.preparation.may_migrate).await;
-    if outcome.is_err() {
+async fn run(inner: &Inner) -> Result<(), StoreError> {
+    let mut client = inner.pool.get().await.map_err(|error| of_pool(error).into_store(WHAT))?;
+    if let Err(fault) = migrate::migrate(&mut client, inner.preparation.may_migrate).await {
         // It may be in the middle of a transaction.
         drop(deadpool_postgres::Client::take(client));
+        return Err(fault.into_store(WHAT));
     }
-    outcome
+    if inner.preparation.fills { Ok(()) } else { moved::refuse_half_moved(&client).await }
 }

@@ -12,6 +12,9 @@ mod debts;
 mod digests;
 mod incarnations;
 mod keys;
+mod moved;
+#[cfg(feature = "postgres")]
+mod moving;
 mod open;
 mod quotas;
 mod reader;

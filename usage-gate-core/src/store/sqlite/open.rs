@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+use super::moved;
 use super::value::Fault;
 use crate::store::StoreError;
 use crate::store::migrate::{Applied, Migration, next};
@@ -53,6 +54,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     // FULL: the log is synced at every commit, so that granted units survive power loss.
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;").map_err(failed)?;
     connection.execute_batch(ROOM).map_err(failed)?;
+    moved::refuse(&connection)?;
     migrate(connection)
 }
 

@@ -9,6 +9,8 @@ mod encrypted;
 mod feed;
 mod healed;
 mod many_nodes;
+#[cfg(feature = "sqlite")]
+mod moved_up;
 mod nodes;
 mod proved;
 mod quotas;
