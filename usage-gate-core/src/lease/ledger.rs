@@ -277,6 +277,34 @@ impl Ledger {
         open.filter_map(|id| Some((*id, self.leases.get(id)?.used))).collect()
     }
 
+    /// Whether this node can go on with a lease, for tests: it is open, or closed as spent.
+    #[cfg(test)]
+    pub(super) fn keeps(&self, lease: LeaseId, node: &str) -> bool {
+        self.leases
+            .get(&lease)
+            .is_some_and(|lease| *lease.node == *node && (lease.closed_at.is_none() || lease.used >= lease.size))
+    }
+
+    /// Nodes, windows and leases in numbers, in one order, for tests that compare whole states. What is recalled, and when anything happened, is left out.
+    #[cfg(test)]
+    pub(super) fn numbers(&self) -> Vec<u128> {
+        let nodes: BTreeMap<&str, &Node> = self.nodes.iter().map(|(name, node)| (&**name, node)).collect();
+        let leases: BTreeMap<LeaseId, &Lease> = self.leases.iter().map(|(id, lease)| (*id, lease)).collect();
+        let rows = self.audited().map(|(_, start, row, ..)| (start, row));
+        let mut numbers: Vec<u128> =
+            nodes.values().flat_map(|node| [node.boot.as_u128(), node.table.as_u128()]).collect();
+        numbers.extend(rows.flat_map(|(start, row)| {
+            [start.as_micros().unsigned_abs(), row.cap, row.ceiling, row.granted, row.overrun, row.used_closed]
+                .map(u128::from)
+        }));
+        for (id, lease) in leases {
+            let closed = u64::from(lease.closed_at.is_some());
+            numbers.extend([id.as_u128(), lease.boot.as_u128()]);
+            numbers.extend([lease.start.as_micros().unsigned_abs(), lease.size, lease.used, closed].map(u128::from));
+        }
+        numbers
+    }
+
     /// Asserts A1 and A2 for every window, for tests.
     #[cfg(any(test, feature = "conformance"))]
     pub(crate) fn check(&self) {

@@ -14,6 +14,9 @@ mod crashes;
 mod demand;
 mod driver;
 mod entry;
+#[cfg(not(loom))]
+#[cfg(test)]
+mod exhaustive;
 mod forfeit;
 mod found;
 pub(crate) mod incarnations;

@@ -200,7 +200,7 @@ impl RateDriver {
     }
 
     /// One call for these; whether the authority has answered, or was not asked.
-    async fn turn(&self, due: &[Arc<Counter>]) -> bool {
+    pub(crate) async fn turn(&self, due: &[Arc<Counter>]) -> bool {
         let sent = self.clock.monotonic();
         let mut call = RateCall { node: self.node.clone(), rates: Vec::new(), slots: Vec::new() };
         let (mut rates, mut slots) = (Vec::new(), Vec::new());

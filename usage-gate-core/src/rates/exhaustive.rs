@@ -41,7 +41,7 @@ struct State {
 }
 
 /// Its call under way with the tick of sending, and what it holds.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 struct Node {
     asked: Option<(u8, u64)>,
     leases: Vec<Held>,
@@ -165,6 +165,14 @@ impl Model for Small {
             Message::Call { .. } => true,
             Message::Answer { node, lease, .. } => nodes[*node].asked.is_some_and(|(asked, _)| asked == *lease),
         });
+        // The authority does not know nodes: with their names exchanged it is the same state.
+        if state.nodes[1] < state.nodes[0] {
+            state.nodes.swap(0, 1);
+            for message in &mut state.messages {
+                let (Message::Call { node, .. } | Message::Answer { node, .. }) = message;
+                *node = 1 - *node;
+            }
+        }
         state.messages.sort_unstable();
         Some(state)
     }

@@ -13,6 +13,7 @@ mod database;
 mod dice;
 mod life;
 mod marks;
+mod nodes;
 mod request;
 mod world;
 
@@ -121,9 +122,8 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
     }
 }
 
-/// Runs seeds on all processors; the marks that were met, or the lowest seed that fails.
-fn run_all(faults: Faults, default: u64, impossible: &[Mark]) {
-    let seeds = seeds(default);
+/// Runs seeds on all processors; the marks that were met. Panics with the lowest seed that fails.
+fn run_seeds(seeds: std::ops::Range<u64>, run: impl Fn(u64) -> Result<u64, String> + Sync) -> u64 {
     let (next, marks) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let failures: Vec<(u64, String)> = std::thread::scope(|scope| {
@@ -134,7 +134,7 @@ fn run_all(faults: Faults, default: u64, impossible: &[Mark]) {
                 if seed >= seeds.end || !failures.is_empty() {
                     return failures;
                 }
-                match std::panic::catch_unwind(|| run(seed, faults, Broken::Nothing)) {
+                match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed))) {
                     Ok(Ok(bits)) => drop(marks.fetch_or(bits, Ordering::Relaxed)),
                     Ok(Err(fault)) => failures.push((seed, fault)),
                     Err(panic) => {
@@ -148,10 +148,16 @@ fn run_all(faults: Faults, default: u64, impossible: &[Mark]) {
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
     if let Some((seed, fault)) = failures.into_iter().min_by_key(|(seed, _)| *seed) {
-        panic!("USAGE_GATE_SIMULATION_SEED={seed}, {faults:?}: {fault}");
+        panic!("USAGE_GATE_SIMULATION_SEED={seed}: {fault}");
     }
+    marks.load(Ordering::Relaxed)
+}
+
+/// The same for one node, with what may happen to its machine.
+fn run_all(faults: Faults, default: u64, impossible: &[Mark]) {
+    let seeds = seeds(default);
+    let met = run_seeds(seeds.clone(), |seed| run(seed, faults, Broken::Nothing));
     if seeds.end - seeds.start >= 10_000 {
-        let met = marks.load(Ordering::Relaxed);
         let impossible = impossible.iter().fold(0_u64, |bits, mark| bits | 1 << *mark as u8);
         let missing: Vec<u8> = (0..MARKS).filter(|mark| (met ^ impossible) & (1 << mark) == 0).collect();
         assert_eq!(
