@@ -142,37 +142,64 @@ async fn a_revoked_key_is_refused_by_every_node_within_a_second_and_never_comes_
     assert_none_came_back(&cluster, &tenant, &keys).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn where_the_push_is_lost_a_revoked_key_is_refused_by_the_next_poll() {
+/// Keys that are revoked at any time of the second in which a node sleeps, while PostgreSQL's word of changes does not arrive.
+async fn revoke_unheard(cluster: &Cluster, tenant: &str) -> Vec<Revoked> {
     const ROUNDS: usize = 5;
     const AT_ONCE: usize = 6;
-    let database = Database::new().await;
-    let (mut proxies, mut stores) = (Vec::new(), Vec::new());
-    for _ in 0..NODES {
-        let proxy = FaultProxy::in_front_of(&database.url()).await;
-        stores.push(Stores { postgres: proxy.url(), valkey: None });
-        proxies.push(proxy);
-    }
-    let cluster = Cluster::start_each(&stores, "").await;
-    let (tenant, _) = cluster.key("revoked", json!([])).await;
-    proxies.iter().for_each(|proxy| proxy.set(Fault::Deaf));
     let (mut keys, mut random) = (Vec::new(), Random::new(1));
     for round in 0..ROUNDS {
         let mut revoking = JoinSet::new();
         for turn in 0..AT_ONCE {
-            // At any time of the second in which a node sleeps.
             let wait = Duration::from_millis(100 + random.within(0..1_000));
-            revoking.spawn(Desk::new(&cluster, &tenant).revoke_one(round * AT_ONCE + turn, wait));
+            revoking.spawn(Desk::new(cluster, tenant).revoke_one(round * AT_ONCE + turn, wait));
         }
         keys.extend(revoking.join_all().await);
     }
+    keys
+}
+
+/// A cluster whose nodes have a proxy before PostgreSQL, and this Valkey.
+async fn behind_proxies(database: &Database, valkey: Option<String>) -> (Cluster, Vec<FaultProxy>) {
+    let (mut proxies, mut stores) = (Vec::new(), Vec::new());
+    for _ in 0..NODES {
+        let proxy = FaultProxy::in_front_of(&database.url()).await;
+        stores.push(Stores { postgres: proxy.url(), valkey: valkey.clone() });
+        proxies.push(proxy);
+    }
+    (Cluster::start_each(&stores, "").await, proxies)
+}
+
+/// Refusals that took longer than any word of a change does.
+fn slow(keys: &[Revoked]) -> usize {
+    keys.iter().flat_map(|revoked| &revoked.lags).filter(|lag| **lag > Duration::from_millis(100)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_push_is_lost_a_revoked_key_is_refused_by_the_next_poll() {
+    let database = Database::new().await;
+    let (cluster, proxies) = behind_proxies(&database, None).await;
+    let (tenant, _) = cluster.key("revoked", json!([])).await;
+    proxies.iter().for_each(|proxy| proxy.set(Fault::Deaf));
+    let keys = revoke_unheard(&cluster, &tenant).await;
     print("push lost", &keys);
     // By the node that revoked it at once; by the others with their next look.
     let longest = keys.iter().flat_map(|revoked| &revoked.lags).max().unwrap();
     assert!(*longest <= Duration::from_millis(1_500), "{longest:?}");
-    let slow = keys.iter().flat_map(|revoked| &revoked.lags).filter(|lag| **lag > Duration::from_millis(100)).count();
+    let slow = slow(&keys);
     assert!(slow > keys.len() / 2, "the push was not lost: {slow} of {} refusals came by the poll", keys.len() * NODES);
     assert_none_came_back(&cluster, &tenant, &keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_postgres_cannot_tell_of_changes_valkey_does() {
+    let database = Database::new().await;
+    let (cluster, proxies) = behind_proxies(&database, Stores::with_valkey(&database).valkey).await;
+    let (tenant, _) = cluster.key("revoked", json!([])).await;
+    proxies.iter().for_each(|proxy| proxy.set(Fault::Deaf));
+    let keys = revoke_unheard(&cluster, &tenant).await;
+    print("told by Valkey", &keys);
+    let slow = slow(&keys);
+    assert!(slow < keys.len() / 2, "{slow} of {} refusals came by the poll", keys.len() * NODES);
 }
 
 #[tokio::test(flavor = "multi_thread")]

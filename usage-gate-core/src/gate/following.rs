@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::GateCore;
 use super::pepper_rule::PepperRule;
 use crate::admission::snapshots::{Heard, Snapshots};
@@ -99,6 +101,7 @@ async fn keep_anew(core: &Arc<GateCore>, folder: Option<PathBuf>, heard: Heard) 
 
 /// Applies changes of the key store's feed.
 pub(super) async fn follow(core: Weak<GateCore>, mut following: Following) {
+    let mut bell = core.upgrade().and_then(|core| core.rates.as_ref()?.fast.rung());
     loop {
         let Some((keys, rule, clock)) =
             core.upgrade().map(|core| (Arc::clone(&core.keys), Arc::clone(&core.pepper_rule), core.clock.clone()))
@@ -106,7 +109,11 @@ pub(super) async fn follow(core: Weak<GateCore>, mut following: Following) {
             return;
         };
         let (asked, at) = (clock.monotonic(), clock.wall());
-        let changes = next(&*keys, &rule, following.position).await;
+        let changes = tokio::select! {
+            changes = next(&*keys, &rule, following.position) => changes,
+            // The store's own word may be on its way, or lost: it is asked anew, and answers at once if there is something.
+            () = rung(&mut bell) => continue,
+        };
         let Some(core) = core.upgrade() else { return };
         let callers = &core.callers;
         match changes {
@@ -135,6 +142,16 @@ pub(super) async fn follow(core: Weak<GateCore>, mut following: Following) {
             }
         }
     }
+}
+
+/// Waits until another node has said that something has changed; for ever where none can.
+async fn rung(bell: &mut Option<watch::Receiver<()>>) {
+    if let Some(heard) = bell
+        && heard.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 async fn next(keys: &dyn KeyStore, rule: &PepperRule, position: Option<FeedPosition>) -> Result<Changes, StoreError> {

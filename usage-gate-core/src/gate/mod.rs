@@ -275,9 +275,14 @@ impl UsageGate {
         self.core.limit_states(tenant, plan, view).await
     }
 
-    /// Drops what is cached of something that changed, at once: to be called after the change is stored and before it is answered.
+    /// Drops what is cached of something that changed, at once: to be called after the change is stored and before it is answered. Other nodes are told, where there is a
+    /// [`RateStore`](crate::store::RateStore) with a bell, beside what the key store tells them.
     pub fn changed(&self, changed: &Changed) {
         self.core.callers.apply(changed, self.core.clock.monotonic());
+        if let (Some(rates), Ok(runtime)) = (&self.core.rates, tokio::runtime::Handle::try_current()) {
+            let bell = Arc::clone(&rates.fast);
+            drop(runtime.spawn(async move { bell.ring().await }));
+        }
     }
 
     /// Ships usage and reports leases now, so that reads are fresh.

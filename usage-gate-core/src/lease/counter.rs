@@ -367,13 +367,13 @@ impl QuotaCounter {
         self.leases.load().iter().map(Arc::clone).collect()
     }
 
-    /// Whether nothing was used for a while; called once a tick with whether there was use since the last.
-    pub(crate) fn is_idle(&self, used: bool) -> bool {
+    /// Whether nothing was used for a while; called at every report with whether there was use since the last, and whether a tick has passed.
+    pub(crate) fn is_idle(&self, used: bool, ticked: bool) -> bool {
         if used {
             self.idle_ticks.store(0, Ordering::Relaxed);
             return false;
         }
-        self.idle_ticks.fetch_add(1, Ordering::Relaxed) >= IDLE_TICKS
+        ticked && self.idle_ticks.fetch_add(1, Ordering::Relaxed) >= IDLE_TICKS
     }
 
     /// Takes in an answer: which leases and debts ended, which lease begins, what the counter's state is.

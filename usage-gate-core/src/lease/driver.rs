@@ -118,7 +118,7 @@ pub(crate) enum Round {
     Queued,
     /// A second has passed.
     Tick,
-    /// Others may need units that are held here: asked even if there is nothing to tell.
+    /// What was spent is reported, and what others need is given up: of which is asked even if there is nothing to tell.
     Recall,
     /// Everything goes back.
     Drain,
@@ -172,9 +172,9 @@ impl LeaseDriver {
         LeaseCall { node: self.node.clone(), reports, returns, debts, requests }
     }
 
-    /// Reports what was spent, so that reads of the authority are fresh.
+    /// Reports what was spent, so that reads of the authority are fresh. No second has passed by that: a lease does not become idle by being looked at.
     pub(crate) async fn report(&self) -> Result<(), StoreError> {
-        self.round(Round::Tick).await
+        self.round(Round::Recall).await
     }
 
     /// Gives every lease back.
@@ -257,7 +257,7 @@ impl LeaseDriver {
         }
         let asking = asking.filter(|asking| !recalled || asking.needed > 0);
         let spent = |entry: &Arc<LeaseEntry>| entry.used() > entry.reported.load(Ordering::Relaxed);
-        let idle = round == Round::Tick && quota.is_idle(open.iter().any(spent));
+        let idle = quota.is_idle(open.iter().any(spent), round == Round::Tick);
         drop(open);
         let why = match round {
             Round::Drain => Return::All,

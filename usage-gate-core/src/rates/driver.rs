@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::shared::Call;
 use crate::clock::{Clock, Monotonic};
@@ -132,6 +132,21 @@ impl RateDriver {
         self.away.load(Ordering::Acquire) || (asked_at != 0 && now.nanos_since(Monotonic(asked_at)) > LATE_NANOS)
     }
 
+    /// Tells other nodes that keys, tenants or plans have changed, if the authority has a bell.
+    pub(crate) async fn ring(&self) {
+        if let Err(error) = self.store.ring().await {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "the other nodes were not told of a change: their next look finds it"
+            );
+        }
+    }
+
+    /// What is marked as changed when a node has rung.
+    pub(crate) fn rung(&self) -> Option<watch::Receiver<()>> {
+        self.store.rung()
+    }
+
     /// What the authority is, for operators.
     pub(crate) fn backend(&self) -> &'static str {
         self.store.backend()
@@ -150,7 +165,7 @@ impl RateDriver {
     /// So many shared it when an earlier process of this node knew: until the authority answers.
     pub(crate) fn remember(&self, nodes: u32) {
         // An answer that came first is newer.
-        let _ = self.nodes.compare_exchange(0, nodes, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.nodes.most.compare_exchange(0, nodes, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Runs until the future is dropped.

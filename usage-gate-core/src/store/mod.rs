@@ -69,7 +69,7 @@ pub use usage::{
     UsageSink,
 };
 #[cfg(feature = "valkey")]
-pub use valkey::{Ring, Rung, ValkeyOptions, ValkeyReport, ValkeyStore};
+pub use valkey::{ValkeyOptions, ValkeyReport, ValkeyStore};
 
 #[cfg(test)]
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -7,6 +7,8 @@ use std::fmt;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::{CounterId, StoreError};
 use crate::model::number;
 
@@ -197,6 +199,19 @@ pub trait RateStore: Send + Sync + Debug + 'static {
     /// # Errors
     /// [`Unavailable`](super::StoreErrorKind::Unavailable): the outcome is unknown, repeat the same call.
     async fn lease_rates(&self, call: &RateCall) -> Result<RateAnswer, StoreError>;
+
+    /// Tells all nodes that keys, tenants or plans have changed, if this store has a bell. Nothing depends on it: what it fails to tell is found by the next look at the feed.
+    ///
+    /// # Errors
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable): nobody may have heard it.
+    async fn ring(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// What is marked as changed when any node has rung; it may be for nothing. `None` without a bell. Called on a Tokio runtime.
+    fn rung(&self) -> Option<watch::Receiver<()>> {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ fn a6_what_was_only_asked_for_or_goes_back_is_not_spent() {
     drop(life);
     let away = Away::start(&world);
     assert_eq!(away.life.quota().held(world.clock.clock().monotonic()), 0);
-    at_once(away.join().driver.report()).unwrap();
+    at_once(away.join().driver.round(Round::Tick)).unwrap();
     assert_eq!((world.window().granted, world.window().used), (3, 3));
 }
 

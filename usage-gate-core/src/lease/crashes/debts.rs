@@ -21,12 +21,12 @@ fn b9_a_debt_whose_answer_was_lost_is_counted_once() {
     let life = Life::start(&world);
     life.settle(&life.admit(5).unwrap(), 5);
     world.ledger.losing.store(2, Ordering::Relaxed);
-    assert!(at_once(life.driver.report()).is_err());
+    assert!(at_once(life.driver.round(Round::Tick)).is_err());
     // The number that was told stays; what comes now is another debt.
     life.settle(&life.admit(2).unwrap(), 2);
-    assert!(at_once(life.driver.report()).is_err());
+    assert!(at_once(life.driver.round(Round::Tick)).is_err());
     assert_eq!((world.window().used, life.quota().window()), (5, None));
-    at_once(life.driver.report()).unwrap();
+    at_once(life.driver.round(Round::Tick)).unwrap();
     assert_eq!(world.window().used, 7);
     drop(life);
     let (_, found) = LeaseTable::open(&world.area, "a", StreamId::from_u128(9), KernelBoot::from_u128(1)).unwrap();
@@ -38,12 +38,12 @@ fn a_debt_waits_for_what_requests_give_back_but_not_for_ever() {
     let world = World::new(Broken::Nothing, true);
     let life = Life::start(&world);
     let (long, short) = (life.admit(5).unwrap(), life.admit(7).unwrap());
-    at_once(life.driver.report()).unwrap();
+    at_once(life.driver.round(Round::Tick)).unwrap();
     assert_eq!(world.window().used, 0);
     life.settle(&short, 0);
     drop(short);
     world.clock.advance_millis(3_600_001);
-    at_once(life.driver.report()).unwrap();
+    at_once(life.driver.round(Round::Tick)).unwrap();
     assert_eq!(world.window().used, 5);
     // What comes too late is not granted again.
     life.settle(&long, 1);
@@ -59,7 +59,7 @@ fn what_was_all_given_back_is_not_told() {
     let life = Life::start(&world);
     life.settle(&life.admit(5).unwrap(), 0);
     let calls = life.driver.calls.load(Ordering::Relaxed);
-    at_once(life.driver.report()).unwrap();
+    at_once(life.driver.round(Round::Tick)).unwrap();
     assert_eq!(life.driver.calls.load(Ordering::Relaxed), calls);
     drop(life);
     let (_, found) = LeaseTable::open(&world.area, "a", StreamId::from_u128(9), KernelBoot::from_u128(1)).unwrap();

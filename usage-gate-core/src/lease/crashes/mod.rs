@@ -366,7 +366,7 @@ impl<'a> Life<'a> {
         let Some(first) = self.admit(7) else { return };
         let second = self.admit(6);
         self.settle(&first, 3);
-        at_once(self.driver.report()).unwrap();
+        at_once(self.driver.round(Round::Tick)).unwrap();
         for name in self.world.area.list().unwrap() {
             self.world.area.open(&name).unwrap().sync().unwrap();
         }
@@ -388,7 +388,7 @@ impl<'a> Life<'a> {
             self.settle(&fourth, 2);
         }
         self.world.clock.advance_millis(1_000);
-        at_once(self.driver.report()).unwrap();
+        at_once(self.driver.round(Round::Tick)).unwrap();
     }
 
     /// What is spent where no lease is: before the first one, and after the last one of a period went back.

@@ -13,7 +13,9 @@ use super::wire::Wire;
 use super::world::{World, name_of};
 use crate::clock::ManualClock;
 use crate::kernel::KernelBoot;
-use crate::lease::{Counter, CounterState, Counters, LeaseDriver, LeaseTable, QuotaCounter, RatesKept, Round};
+use crate::lease::{
+    Counter, CounterState, Counters, FoundLeases, LeaseDriver, LeaseTable, QuotaCounter, RatesKept, Round,
+};
 use crate::mapped::Area;
 use crate::metrics::{LeaseStore, Metrics};
 use crate::model::{LimitKind, Meters, StreamId};
@@ -45,6 +47,8 @@ pub(super) struct Process {
     pub(super) driver: Arc<LeaseDriver>,
     pub(super) rates: Arc<RateDriver>,
     start: Option<Task<Result<(), StoreError>>>,
+    /// It serves before that, on what it has found.
+    early: bool,
     round: Option<Task<Result<(), StoreError>>>,
     turn: Option<Task<bool>>,
     pub(super) flights: Vec<Flight>,
@@ -91,15 +95,22 @@ impl Process {
         let metrics = Arc::clone(&METRICS);
         let rates = RateDriver::new(Arc::new(wire), name_of(node), clock, metrics, LeaseStore::Rates);
         let starting = Arc::clone(&driver);
+        let mut found = FoundLeases::new(found);
+        let early = world.dice.one_in(3);
+        if early {
+            // The authority is away for all that this life knows: it spends on before it is registered.
+            starting.spend_on(&mut found);
+        }
         let start = async move {
             let open = starting.store.register(&starting.node).await?;
-            starting.take_over(&open, found).await
+            starting.take_over(&open, &mut found).await
         };
         Self {
             node,
             driver,
             rates: Arc::new(rates),
             start: Some(Box::pin(start)),
+            early,
             round: None,
             turn: None,
             flights: Vec::new(),
@@ -113,7 +124,7 @@ impl Process {
     }
 
     pub(super) const fn serves(&self) -> bool {
-        self.start.is_none() && !self.failed
+        (self.start.is_none() || self.early) && !self.failed
     }
 
     pub(super) fn counter(&self, world: &World, at: usize) -> Arc<Counter> {
@@ -128,7 +139,7 @@ impl Process {
 
     /// Begins a round of the lease driver, if none is under way.
     pub(super) fn ask(&mut self, world: &mut World, round: Round) {
-        if self.round.is_none() && self.serves() && !self.superseded {
+        if self.round.is_none() && self.start.is_none() && self.serves() && !self.superseded {
             let driver = Arc::clone(&self.driver);
             self.round = Some(Box::pin(async move { driver.round(round).await }));
         }
@@ -137,7 +148,7 @@ impl Process {
 
     /// The same of the rate's.
     pub(super) fn ask_for_rate(&mut self, world: &mut World) {
-        if self.turn.is_none() && self.serves() {
+        if self.turn.is_none() && self.start.is_none() && self.serves() {
             let (driver, counter) = (Arc::clone(&self.rates), self.rate(world));
             self.turn = Some(Box::pin(async move { driver.turn(&[counter]).await }));
         }

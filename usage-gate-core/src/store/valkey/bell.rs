@@ -1,15 +1,18 @@
-//! The bell: word to all nodes that something has changed, so that they look at once and not with their next poll. What is lost here is found by that.
+//! The bell: word to all nodes that keys, tenants or plans have changed, so that they look at once and not with their next poll. What is lost here is found by that.
 
 use std::pin::pin;
 use std::sync::Weak;
 use std::time::Duration;
 
 use futures_core::Stream;
-use redis::{Client, Msg, RedisError};
+use redis::{Client, RedisError};
 use tokio::sync::watch;
 
 use super::{Inner, ValkeyStore};
 use crate::store::StoreError;
+
+/// What is said. Who hears it looks for what has changed.
+const WORD: &str = "change";
 
 /// Between two tries to listen; doubled each time, up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -18,50 +21,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Without a word for so long, the connection is asked whether it lives; without an answer for so long it is dead.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How often it rang for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rung {
-    /// Keys, tenants or plans have changed: read the feed. Counted too when the connection was made anew, because word may have been lost meanwhile.
-    pub changes: u64,
-    /// Somebody needs units that others hold: ask which leases are recalled.
-    pub recalls: u64,
-}
-
-/// What to ring for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ring {
-    /// Keys, tenants or plans have changed.
-    Change,
-    /// Units are recalled.
-    Recall,
-}
-
-impl Ring {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Change => "change",
-            Self::Recall => "recall",
-        }
-    }
-}
-
 impl ValkeyStore {
     /// Rings for all nodes, this one included.
-    ///
-    /// # Errors
-    /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable): nobody may have heard it.
-    pub async fn ring(&self, what: Ring) -> Result<(), StoreError> {
+    pub(super) async fn ring_for_all(&self) -> Result<(), StoreError> {
         let mut command = redis::pipe();
-        command.cmd("PUBLISH").arg(self.inner.channel()).arg(what.word());
+        command.cmd("PUBLISH").arg(self.inner.channel()).arg(WORD);
         self.inner.connection.run("ring for the other nodes", &command).await.map(|_| ())
     }
 
-    /// What was rung, and will be. A connection of its own is made for this, and made anew when it breaks, as long as this store or a clone of it is there.
-    ///
-    /// # Panics
-    /// Outside of a Tokio runtime.
-    #[must_use]
-    pub fn listen(&self) -> watch::Receiver<Rung> {
+    /// What is marked as changed when it rings. A connection of its own is made for this, and made anew when it breaks, as long as this store or a clone of it is there.
+    pub(super) fn listen(&self) -> watch::Receiver<()> {
         let rung = self.inner.rung.subscribe();
         let inner = std::sync::Arc::downgrade(&self.inner);
         self.inner.listening.call_once(|| drop(tokio::spawn(keep_listening(inner))));
@@ -103,14 +72,14 @@ async fn listen(client: &Client, channel: &str, inner: &Weak<Inner>) -> Result<(
     let (mut sink, stream) = tokio::time::timeout(SILENCE, begin).await.map_err(|_| timed_out())??;
     let mut stream = pin!(stream);
     // What was said while nobody listened is not said again.
-    if !tell(inner, |rung| (rung.changes, rung.recalls) = (rung.changes + 1, rung.recalls + 1)) {
+    if !tell(inner) {
         return Ok(());
     }
     loop {
         let message = std::future::poll_fn(|context| stream.as_mut().poll_next(context));
         match tokio::time::timeout(SILENCE, message).await {
-            Ok(Some(message)) => {
-                if !hear(inner, &message) {
+            Ok(Some(_)) => {
+                if !tell(inner) {
                     return Ok(());
                 }
             }
@@ -128,18 +97,7 @@ async fn listen(client: &Client, channel: &str, inner: &Weak<Inner>) -> Result<(
     }
 }
 
-fn hear(inner: &Weak<Inner>, message: &Msg) -> bool {
-    let word = message.get_payload_bytes();
-    tell(inner, |rung| {
-        if word == Ring::Change.word().as_bytes() {
-            rung.changes += 1;
-        } else if word == Ring::Recall.word().as_bytes() {
-            rung.recalls += 1;
-        }
-    })
-}
-
 /// Whether anybody has the store still.
-fn tell(inner: &Weak<Inner>, change: impl FnOnce(&mut Rung)) -> bool {
-    inner.upgrade().map(|inner| inner.rung.send_modify(change)).is_some()
+fn tell(inner: &Weak<Inner>) -> bool {
+    inner.upgrade().map(|inner| inner.rung.send_replace(())).is_some()
 }

@@ -23,7 +23,6 @@ use crate::store::{QuotaStore, StoreError};
 use connect::Connection;
 use incarnations::Incarnations;
 
-pub use bell::{Ring, Rung};
 pub use inspect::ValkeyReport;
 
 /// How to open a [`ValkeyStore`].
@@ -119,8 +118,8 @@ struct Inner {
     /// The server's without.
     clock: Option<Clock>,
     namespace: String,
-    /// What the bell has said.
-    rung: watch::Sender<bell::Rung>,
+    /// Marked as changed when the bell rings.
+    rung: watch::Sender<()>,
     /// Begun with the first who listens.
     listening: std::sync::Once,
     /// Whether it was found to be what it is to be.

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value, cmd};
+use tokio::sync::watch;
 
 use super::ValkeyStore;
 use super::scripts::{BUCKET, NODES, SLOTS, Script};
@@ -27,6 +28,14 @@ const ACTIVE_MICROS: u64 = 60_000_000;
 impl RateStore for ValkeyStore {
     fn backend(&self) -> &'static str {
         "valkey"
+    }
+
+    async fn ring(&self) -> Result<(), StoreError> {
+        self.ring_for_all().await
+    }
+
+    fn rung(&self) -> Option<watch::Receiver<()>> {
+        Some(self.listen())
     }
 
     async fn lease_rates(&self, call: &RateCall) -> Result<RateAnswer, StoreError> {

@@ -5,7 +5,7 @@ mod server;
 
 use std::time::Duration;
 
-use super::{Ring, ValkeyStore};
+use super::ValkeyStore;
 use crate::clock::ManualClock;
 use crate::conformance::rates;
 use crate::model::{Per, TenantId};
@@ -201,21 +201,17 @@ async fn the_bell_is_heard_by_all_and_rings_by_itself_after_a_reconnect() {
     let mut server = Server::start().await;
     let here = ValkeyStore::options(&server.url()).open().await.unwrap();
     let there = ValkeyStore::options(&server.url()).open().await.unwrap();
-    let mut heard = there.listen();
+    let mut heard = there.rung().unwrap();
     // The first is that of the beginning.
     heard.changed().await.unwrap();
-    let before = *heard.borrow_and_update();
-    here.ring(Ring::Change).await.unwrap();
+    here.ring().await.unwrap();
     heard.changed().await.unwrap();
-    assert_eq!(heard.borrow_and_update().changes, before.changes + 1);
-    here.ring(Ring::Recall).await.unwrap();
+    there.ring().await.unwrap();
     heard.changed().await.unwrap();
-    assert_eq!(heard.borrow_and_update().recalls, before.recalls + 1);
 
     server.restart().await;
     // Word may have been lost meanwhile.
     heard.changed().await.unwrap();
-    assert_eq!(heard.borrow_and_update().changes, before.changes + 2);
 }
 
 #[tokio::test]
