@@ -8,8 +8,10 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
+use usage_gate_core::model::StreamId;
 
 use crate::Folder;
+use crate::crash::Random;
 
 fn given(name: &str) -> String {
     let given = std::env::var_os(name).and_then(|url| url.into_string().ok());
@@ -37,7 +39,7 @@ impl Database {
     /// # Panics
     /// If the server cannot be reached.
     pub async fn on(server: &str) -> Self {
-        let name = format!("cluster_{:x}", usage_gate_core::model::StreamId::generate().as_u128());
+        let name = format!("cluster_{:x}", StreamId::generate().as_u128());
         command(server, &format!("CREATE DATABASE {name}")).await;
         Self { server: server.to_owned(), name }
     }
@@ -102,8 +104,16 @@ pub(super) fn shared_valkey() -> String {
     given("VALKEY_URL")
 }
 
+/// A port that nobody has, and not of the range that connections get theirs from: who asks for a server that is not running could be given its port, and talk to itself.
+///
+/// # Panics
+/// If there is none.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    // Its low half is chance.
+    let seed = StreamId::generate().as_u128() & u128::from(u64::MAX);
+    let mut random = Random::new(u64::try_from(seed).unwrap());
+    let ports = std::iter::repeat_with(|| u16::try_from(random.within(20_000..32_000)).unwrap());
+    ports.take(1_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// A Valkey that a test stops, freezes and starts again, on one port. Ended when dropped.
@@ -238,11 +248,13 @@ impl OwnPostgres {
     /// If it cannot be killed.
     pub async fn kill(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        // The postmaster first, so that it starts no other; the others end with it.
+        let own = child.id().map(children_of).unwrap_or_default();
+        // The postmaster first, so that it starts no other. Who it started since the look ends with it.
         child.start_kill().unwrap();
         child.wait().await.unwrap();
-        let data = self.folder.path().join("data/cluster");
-        let _ = Command::new("pkill").args(["-KILL", "-f"]).arg(data).status().await;
+        let ids = own.iter().map(u32::to_string);
+        // Some have ended already.
+        let _ = Command::new("kill").arg("-KILL").args(ids).stderr(Stdio::null()).status().await;
     }
 
     /// Starts it on what it had committed.
@@ -277,6 +289,18 @@ impl OwnPostgres {
             sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// The processes that one has started and that run still.
+fn children_of(parent: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter(|id| {
+        // Behind the name, which may hold anything: the state, then the parent.
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)) == Some(&*parent.to_string())
+    })
+    .collect()
 }
 
 fn is_root() -> bool {
