@@ -126,14 +126,18 @@ impl Ledger {
         }
     }
 
-    /// How the limits of a tenant stand, or those of one key.
+    /// How the quotas of a tenant stand, or those of one key. What other limits have taken is in no record.
     ///
     /// # Errors
     /// Without an answer that can be read.
     pub async fn standings(&self, tenant: &str, key: Option<&str>) -> Result<Vec<Standing>, String> {
         let of_key = key.map(|key| format!("?key={key}")).unwrap_or_default();
         let path = format!("/tenants/{tenant}/limits{of_key}");
-        items(&self.must(&path).await?, &path)
+        let mut page = self.must(&path).await?;
+        if let Some(limits) = page["items"].as_array_mut() {
+            limits.retain(|limit| limit["kind"] == "quota");
+        }
+        items(&page, &path)
     }
 
     /// Every served request in the log.

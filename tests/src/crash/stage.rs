@@ -11,6 +11,7 @@ use super::actor::Actor;
 use super::event::{Ending, Sight, read};
 use super::ledger_view::{Ledger, journal, verify};
 use super::oracle::Evidence;
+use super::servers::Servers;
 use super::traffic::{Account, Mix, Orders};
 use super::victim::Victim;
 use crate::{Admin, Client, Folder};
@@ -75,12 +76,32 @@ impl Stage {
     /// # Panics
     /// If something does not come up.
     pub async fn start(config: &str, data_dir: Option<PathBuf>, tenants: &[TenantSetup]) -> Self {
+        Self::start_with(config, data_dir, None, tenants).await
+    }
+
+    /// The same on PostgreSQL and Valkey.
+    ///
+    /// # Panics
+    /// If something does not come up.
+    pub async fn start_on(servers: &Servers, tenants: &[TenantSetup]) -> Self {
+        Self::start_with(&servers.config(), None, Some(servers.token_file()), tenants).await
+    }
+
+    async fn start_with(
+        config: &str,
+        data_dir: Option<PathBuf>,
+        token_file: Option<PathBuf>,
+        tenants: &[TenantSetup],
+    ) -> Self {
         let folder = Folder::new();
         let file = folder.path().join("usage-gate.toml");
         std::fs::write(&file, config).unwrap();
         let (upstream, url) = Actor::upstream(&folder.path().join("upstream.jsonl")).await;
         let data_dir = data_dir.unwrap_or_else(|| folder.path().join("data"));
         let mut victim = Victim::new(file.clone(), data_dir, &url);
+        if let Some(token_file) = token_file {
+            victim.token_file = token_file;
+        }
         victim.start();
         victim.ready(READY).await;
         let mut stage = Self {

@@ -25,6 +25,8 @@ pub struct Victim {
     pub admin: SocketAddr,
     /// Its data directory.
     pub data_dir: PathBuf,
+    /// Where its admin token is: its own, made at the first start, unless its configuration names another.
+    pub token_file: PathBuf,
     config: PathBuf,
     upstream: String,
     log: PathBuf,
@@ -40,7 +42,8 @@ impl Victim {
     pub fn new(config: PathBuf, data_dir: PathBuf, upstream: &str) -> Self {
         let log = config.with_extension("log");
         let (public, admin) = (free_port(), free_port());
-        Self { public, admin, data_dir, config, upstream: upstream.to_owned(), log, running: None }
+        let token_file = data_dir.join("admin-token");
+        Self { public, admin, data_dir, token_file, config, upstream: upstream.to_owned(), log, running: None }
     }
 
     /// Starts it and does not wait.
@@ -150,7 +153,7 @@ impl Victim {
     /// If there is none.
     #[must_use]
     pub fn token(&self) -> String {
-        std::fs::read_to_string(self.data_dir.join("admin-token")).unwrap().trim().to_owned()
+        std::fs::read_to_string(&self.token_file).unwrap().trim().to_owned()
     }
 }
 
