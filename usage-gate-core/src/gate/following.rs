@@ -30,6 +30,8 @@ pub(super) struct Following {
     /// When it was last heard of: an instant of this process, and how long before that it was.
     since: Monotonic,
     before_nanos: u64,
+    /// Whether what is known came from disk: it is read again with the first answer, whatever the feed says, since the store may be another than that which it came from.
+    is_remembered: bool,
 }
 
 impl Following {
@@ -43,7 +45,7 @@ pub(super) async fn begin(core: &Arc<GateCore>, folder: Option<PathBuf>, positio
     core.callers.heard.store(true, Ordering::Relaxed);
     let heard = Heard { position, at: core.clock.wall(), nodes: 0 };
     keep_anew(core, folder, heard).await;
-    Following { position: Some(position), since: core.clock.monotonic(), before_nanos: 0 }
+    Following { position: Some(position), since: core.clock.monotonic(), before_nanos: 0, is_remembered: false }
 }
 
 /// Begins without the store: with what an earlier process knew, if that may be served still.
@@ -64,7 +66,7 @@ pub(super) async fn go_on(core: &Arc<GateCore>, folder: Option<PathBuf>) -> Foll
     };
     let Some((known, disk)) = found else {
         keep_anew(core, folder, Heard::default()).await;
-        return Following { position: None, since, before_nanos: 0 };
+        return Following { position: None, since, before_nanos: 0, is_remembered: false };
     };
     match disk {
         Ok(disk) => core.callers.keep_on(disk),
@@ -79,7 +81,7 @@ pub(super) async fn go_on(core: &Arc<GateCore>, folder: Option<PathBuf>) -> Foll
     core.callers.heard.store(true, Ordering::Relaxed);
     core.rates.iter().flat_map(RateDrivers::all).for_each(|driver| driver.remember(heard.nodes));
     let before_nanos = heard.at.micros_until(now).saturating_mul(1_000);
-    Following { position: Some(heard.position), since, before_nanos }
+    Following { position: Some(heard.position), since, before_nanos, is_remembered: true }
 }
 
 /// Keeps what is known from now on, and nothing of before.
@@ -102,6 +104,7 @@ async fn keep_anew(core: &Arc<GateCore>, folder: Option<PathBuf>, heard: Heard) 
 /// Applies changes of the key store's feed.
 pub(super) async fn follow(core: Weak<GateCore>, mut following: Following) {
     let mut bell = core.upgrade().and_then(|core| core.rates.as_ref()?.fast.rung());
+    let mut rung_before = false;
     loop {
         let Some((keys, rule, clock)) =
             core.upgrade().map(|core| (Arc::clone(&core.keys), Arc::clone(&core.pepper_rule), core.clock.clone()))
@@ -112,16 +115,24 @@ pub(super) async fn follow(core: Weak<GateCore>, mut following: Following) {
         let changes = tokio::select! {
             changes = next(&*keys, &rule, following.position) => changes,
             // The store's own word may be on its way, or lost: it is asked anew, and answers at once if there is something.
-            () = rung(&mut bell) => continue,
+            // Only once before it has answered: word that comes faster than answers do must not keep them away.
+            () = rung(&mut bell), if !rung_before => {
+                rung_before = true;
+                continue;
+            }
         };
+        rung_before = false;
         let Some(core) = core.upgrade() else { return };
         let callers = &core.callers;
         match changes {
-            Ok(Changes { items, position }) => {
+            Ok(Changes { mut items, position }) => {
+                if following.is_remembered {
+                    items.push(Changed::All);
+                }
                 for changed in &items {
                     callers.apply(changed, core.clock.monotonic());
                 }
-                following = Following { position: Some(position), since: asked, before_nanos: 0 };
+                following = Following { position: Some(position), since: asked, before_nanos: 0, is_remembered: false };
                 callers.away.store(false, Ordering::Relaxed);
                 callers.unusable.store(false, Ordering::Relaxed);
                 let nodes = core.rates.iter().flat_map(RateDrivers::all).map(|driver| driver.nodes()).max();

@@ -286,6 +286,7 @@ impl Appender {
     ///
     /// One thread at a time.
     pub(crate) fn skip_to(&self, sequence: u64) -> bool {
+        self.collect(self.lanes.all());
         loop {
             let at = self.next.load(Ordering::Acquire);
             let Some(skipped) = sequence.checked_sub(at).filter(|skipped| *skipped > 0) else { return true };

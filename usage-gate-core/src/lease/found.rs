@@ -61,7 +61,7 @@ impl LeaseDriver {
     /// what they owe, in the first call of this life; before it asks for anything.
     ///
     /// # Errors
-    /// [`StoreError`] if the store does not answer: nothing is changed here, and it is to be done again, by this life or the next, with what the authority has open then.
+    /// [`StoreError`] if the store does not answer: what goes back is marked so, nothing else is changed here, and it is to be done again, by this life or the next, with what the authority has open then.
     pub(crate) async fn take_over(&self, open: &[OpenLease], found: &mut FoundLeases) -> Result<(), StoreError> {
         let now = self.clock.monotonic();
         let known: HashSet<_> = open.iter().map(|open| open.lease).collect();
@@ -78,6 +78,13 @@ impl LeaseDriver {
         let reported = spent_on.iter().filter(|lease| known.contains(&lease.lease));
         let reported: Vec<(Arc<LeaseEntry>, u64)> = reported.map(|lease| (Arc::clone(lease), lease.used())).collect();
         plan.reports.extend(reported.iter().map(|(lease, used)| LeaseReport { lease: lease.lease, used: *used }));
+        for (found, _) in found.waiting.iter_mut().zip(&plan.fates).filter(|(_, fate)| **fate == Fate::Freed) {
+            if found.entry.state == SlotState::Open {
+                // A6: before the authority may have it. Whoever finds the entry, if the answer is never seen here, does not spend on it.
+                found.slot.left().begin_return();
+                found.entry.returning = true;
+            }
+        }
         let call = LeaseCall { reports: plan.reports, returns: plan.returns, debts: plan.debts, ..self.nothing() };
         if !call.is_empty() {
             self.calls.fetch_add(1, Ordering::Relaxed);

@@ -52,14 +52,21 @@ pub(crate) struct RateDriver {
 #[derive(Debug, Default)]
 struct Nodes {
     most: AtomicU32,
-    /// When it was said last that there are so many.
+    /// When it was said last that there are so many, or when the authority was back after it had said nothing for as long.
     at: AtomicU64,
+    /// When it said anything last.
+    heard: AtomicU64,
 }
 
 impl Nodes {
     /// To be called by the task alone.
     fn note(&self, nodes: u32, now: Monotonic) {
         // Relaxed: one task writes, and who reads needs no other memory.
+        if now.nanos_since(Monotonic(self.heard.load(Ordering::Relaxed))) > ACTIVE_NANOS {
+            // All nodes have been forgotten meanwhile.
+            self.at.store(now.0, Ordering::Relaxed);
+        }
+        self.heard.store(now.0, Ordering::Relaxed);
         let before = Monotonic(self.at.load(Ordering::Relaxed));
         if nodes >= self.most.load(Ordering::Relaxed) || now.nanos_since(before) > ACTIVE_NANOS {
             self.most.store(nodes, Ordering::Relaxed);

@@ -199,7 +199,10 @@ impl Snapshots {
         let callers = known.iter().map(|(credential, resolved)| (*credential, &**resolved));
         file::write(&self.folder, self.pepper, last, heard, callers)?;
         let mut following = self.following();
-        if following.last == last && following.log.is_some() {
+        if following.log.is_none() {
+            // A change could not be noted meanwhile: these callers are of before it.
+            file::remove(&self.folder)?;
+        } else if following.last == last {
             // Everything in it is in the callers. A kill before this leaves lines that are passed over.
             following.log = Some(ChangeLog::begin(&self.folder)?);
             let line = log::Line::Heard(last, following.heard);

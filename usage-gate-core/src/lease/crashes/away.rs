@@ -146,6 +146,33 @@ fn a6_what_was_only_asked_for_or_goes_back_is_not_spent() {
 }
 
 #[test]
+fn a6_a_lease_that_went_back_is_spent_by_nobody_although_the_answer_was_lost() {
+    let world = World::new(Broken::Nothing, false);
+    let life = Life::start(&world);
+    let request = life.admit(3).unwrap();
+    life.settle(&request, 3);
+    drop((request, life));
+
+    // A life that cannot be sure that the period has begun gives the lease back, and does not hear that it has.
+    let (mut driver, found) = Life::begin(&world);
+    let (now, later) = (world.clock.clock().wall(), found[0].entry.period.start.plus_micros(1_000_000));
+    driver.shared = true;
+    let mut found = FoundLeases::new(found);
+    let open = at_once(driver.store.register(&driver.node)).unwrap();
+    world.clock.set_wall(later);
+    world.ledger.losing.store(1, Ordering::Relaxed);
+    assert!(at_once(driver.take_over(&open, &mut found)).is_err());
+    assert_eq!(world.window().granted, 3, "it has gone back");
+    world.clock.set_wall(now);
+    let life = Life::of(&world, driver);
+    life.driver.spend_on(&mut found);
+    assert_eq!(life.quota().held(world.clock.clock().monotonic()), 0);
+    drop((life, found));
+    let away = Away::start(&world);
+    assert_eq!(away.life.quota().held(world.clock.clock().monotonic()), 0, "nor by the next");
+}
+
+#[test]
 fn a5_a_lease_that_the_authority_does_not_know_is_spent_no_more() {
     for broken in [Broken::Nothing, Broken::GoneSpentOn] {
         let world = World::new(broken, false);

@@ -14,13 +14,14 @@ mod compare;
 mod row;
 mod table;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use compare::{Compared, Comparison};
 pub(in crate::store) use row::{Most, Row, Value};
 pub(in crate::store) use table::{Column, Kind, TABLES, Table};
 
+use super::sqlite::Mark;
 use super::{KeyStore, PostgresOptions, PostgresStore, SqliteStore, StoreError};
 use crate::clock::Clock;
 use crate::lease::table_id;
@@ -62,6 +63,7 @@ pub enum MoveState {
 /// ```
 #[derive(Debug)]
 pub struct MoveUp {
+    path: PathBuf,
     source: SqliteStore,
     target: PostgresStore,
     id: u128,
@@ -85,7 +87,7 @@ pub struct Moved {
 }
 
 impl MoveUp {
-    /// Looks how far it is. Changes nothing, but that an empty target gets its schema.
+    /// Looks how far it is. Changes nothing, but that an empty target gets its schema, and that the source of a move at its end is marked so.
     ///
     /// # Errors
     /// [`Unusable`](crate::store::StoreErrorKind::Unusable) if the target has something already that is not of this move, or one of the two cannot be read;
@@ -98,13 +100,25 @@ impl MoveUp {
     async fn state_of(source: &Path, target: &PostgresStore) -> Result<MoveState, StoreError> {
         let ours = SqliteStore::moved_as(source).await?;
         match target.move_mark().await? {
-            Some(mark) if ours == Some(mark.id) => Ok(mark.done_at.map_or(MoveState::Begun, MoveState::Done)),
+            Some(mark) if ours.is_some_and(|ours| ours.id == mark.id) => match mark.done_at {
+                None => Ok(MoveState::Begun),
+                Some(at) => {
+                    // The last step of a move, if it was killed before that.
+                    SqliteStore::end_move(source, at).await?;
+                    Ok(MoveState::Done(at))
+                }
+            },
             Some(_) => Err(StoreError::unusable(
                 WHAT,
                 "the PostgreSQL database was filled from another database, or from this one before it was taken back: name an empty one",
             )),
             None => match target.first_rows().await? {
                 Some(what) => Err(super::postgres::not_empty(&what)),
+                None if ours.is_some_and(|ours| ours.is_done) => Err(StoreError::unusable(
+                    WHAT,
+                    "all of the SQLite database was moved to another one, which may be served from: two would come to differ. \
+                     If that move is given up, --take-back comes first",
+                )),
                 None if ours.is_some() => Ok(MoveState::Begun),
                 None => Ok(MoveState::NotBegun),
             },
@@ -143,7 +157,7 @@ impl MoveUp {
             MoveState::Begun => {}
             MoveState::Done(_) => return Err(StoreError::unusable(WHAT, "it was moved, all of it")),
         }
-        let Some(id) = SqliteStore::moved_as(path).await? else {
+        let Some(Mark { id, .. }) = SqliteStore::moved_as(path).await? else {
             return Err(StoreError::unusable(WHAT, "the database was taken back meanwhile"));
         };
         let source = SqliteStore::options(path).read_only().open().await?;
@@ -153,7 +167,8 @@ impl MoveUp {
             all += source.rows_to_move(table).await?;
             there += target.rows_here(table).await?;
         }
-        Ok(Self { source, target, id, at: 0, after: None, all, there, most: Most::USUAL })
+        let path = path.to_owned();
+        Ok(Self { path, source, target, id, at: 0, after: None, all, there, most: Most::USUAL })
     }
 
     /// With smaller steps.
@@ -220,7 +235,9 @@ impl MoveUp {
             return Err(StoreError::unusable(WHAT, "the databases are not equal: the new one stays closed"));
         }
         let feed = self.source.position().await?;
-        self.target.end_filling(self.id, feed, Clock::system().wall()).await
+        let now = Clock::system().wall();
+        self.target.end_filling(self.id, feed, now).await?;
+        SqliteStore::end_move(&self.path, now).await
     }
 
     /// Takes the mark of a source away, so that it can be served from again: the move is given up. What its target has then is of no more use, whole or not;

@@ -38,6 +38,8 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::store::StoreError;
+#[cfg(feature = "postgres")]
+pub(in crate::store) use moved::Mark;
 use readers::Readers;
 use value::Fault;
 use writer::Writer;

@@ -18,11 +18,22 @@ pub(super) fn refuse(connection: &Connection) -> Result<(), StoreError> {
     }
 }
 
-/// The number of the move, if there is a mark.
-pub(super) fn mark(connection: &Connection) -> rusqlite::Result<Option<u128>> {
+/// What the mark says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only who moves it asks what it says"))]
+pub(in crate::store) struct Mark {
+    /// The number of the move.
+    pub(in crate::store) id: u128,
+    /// Whether all of it was moved.
+    pub(in crate::store) is_done: bool,
+}
+
+/// The mark, if there is one.
+pub(super) fn mark(connection: &Connection) -> rusqlite::Result<Option<Mark>> {
     let sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'moved_up'";
     if !connection.prepare(sql)?.exists([])? {
         return Ok(None);
     }
-    connection.query_row("SELECT id FROM moved_up", [], |row| id(row, 0)).optional()
+    let sql = "SELECT id, done_at IS NOT NULL FROM moved_up";
+    connection.query_row(sql, [], |row| Ok(Mark { id: id(row, 0)?, is_done: row.get(1)? })).optional()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params_from_iter};
 
-use super::moved::mark;
+use super::moved::{Mark, mark};
 use super::value::{Fault, unreadable};
 use super::{SqliteStore, open};
 use crate::model::Timestamp;
@@ -38,31 +38,38 @@ impl SqliteStore {
     pub(in crate::store) async fn mark_as_moved(&self, id: u128, now: Timestamp) -> Result<u128, StoreError> {
         self.write(WHAT, move |connection| {
             if let Some(earlier) = mark(connection)? {
-                return Ok(earlier);
+                return Ok(earlier.id);
             }
             // Not a step of the schema: only a database that is moved has it.
-            connection.execute_batch("CREATE TABLE moved_up (id BLOB NOT NULL, at INTEGER NOT NULL) STRICT")?;
+            connection.execute_batch(
+                "CREATE TABLE moved_up (id BLOB NOT NULL, at INTEGER NOT NULL, done_at INTEGER) STRICT",
+            )?;
             connection.execute("INSERT INTO moved_up (id, at) VALUES (?1, ?2)", (id.to_be_bytes(), now.as_micros()))?;
             Ok(id)
         })
         .await
     }
 
-    /// The number of the move that a file is marked with, if it is.
-    pub(in crate::store) async fn moved_as(path: &Path) -> Result<Option<u128>, StoreError> {
+    /// What a file is marked with, if it is.
+    pub(in crate::store) async fn moved_as(path: &Path) -> Result<Option<Mark>, StoreError> {
         let path = path.to_owned();
         blocking(move || mark(&open::reader(&path)?)).await
+    }
+
+    /// Notes that all of it was moved: it is moved to no other database from now on.
+    pub(in crate::store) async fn end_move(path: &Path, now: Timestamp) -> Result<(), StoreError> {
+        let path = path.to_owned();
+        blocking(move || {
+            let connection = marked(&path)?;
+            connection.execute("UPDATE moved_up SET done_at = ?1 WHERE done_at IS NULL", [now.as_micros()]).map(|_| ())
+        })
+        .await
     }
 
     /// Takes the mark away.
     pub(in crate::store) async fn take_back(path: &Path) -> Result<(), StoreError> {
         let path = path.to_owned();
-        blocking(move || {
-            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(path, flags)?;
-            connection.execute_batch("PRAGMA synchronous = FULL; DROP TABLE IF EXISTS moved_up")
-        })
-        .await
+        blocking(move || marked(&path)?.execute_batch("DROP TABLE IF EXISTS moved_up")).await
     }
 
     /// The name of the node that registered under a lease table, if one did.
@@ -73,6 +80,14 @@ impl SqliteStore {
         })
         .await
     }
+}
+
+/// A connection that changes the mark and nothing else.
+fn marked(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.execute_batch("PRAGMA synchronous = FULL")?;
+    Ok(connection)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -50,19 +50,16 @@ async fn keep_listening(inner: Weak<Inner>) {
         let Some(now) = inner.upgrade() else { return };
         let (client, channel) = (now.client.clone(), now.channel());
         drop(now);
-        match listen(&client, &channel, &inner).await {
-            Ok(()) => pause = SHORTEST_PAUSE,
-            Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "Valkey's bell cannot be heard");
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
+        let mut heard = false;
+        let Err(error) = listen(&client, &channel, &inner, &mut heard).await else { return };
+        tracing::debug!(error = &error as &dyn std::error::Error, "Valkey's bell cannot be heard");
+        pause = if heard { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Listens until the connection breaks, or nobody has the store any more.
-async fn listen(client: &Client, channel: &str, inner: &Weak<Inner>) -> Result<(), RedisError> {
+/// Listens until the connection breaks, or nobody has the store any more; `heard` says whether it came to listening.
+async fn listen(client: &Client, channel: &str, inner: &Weak<Inner>, heard: &mut bool) -> Result<(), RedisError> {
     let timed_out = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
     let begin = async {
         let (mut sink, stream) = client.get_async_pubsub().await?.split();
@@ -71,6 +68,7 @@ async fn listen(client: &Client, channel: &str, inner: &Weak<Inner>) -> Result<(
     };
     let (mut sink, stream) = tokio::time::timeout(SILENCE, begin).await.map_err(|_| timed_out())??;
     let mut stream = pin!(stream);
+    *heard = true;
     // What was said while nobody listened is not said again.
     if !tell(inner) {
         return Ok(());

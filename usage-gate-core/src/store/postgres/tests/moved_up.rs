@@ -331,6 +331,10 @@ async fn a_database_is_filled_by_one_move_and_only_if_it_is_empty() {
     let third = Database::new().await;
     go_on(&source, &third).await;
     assert_same(&source, &third).await;
+    assert!(matches!(MoveUp::state(source.file(), to(&third)).await, Ok(MoveState::Done(_))));
+    // All of it is there, and may be served from: it goes to no other.
+    let fault = MoveUp::begin(source.file(), to(&Database::new().await)).await.unwrap_err();
+    assert!(told(&fault).contains("was moved to another one"), "{}", told(&fault));
 }
 
 #[tokio::test]
