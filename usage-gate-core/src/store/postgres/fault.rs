@@ -65,6 +65,13 @@ impl Fault {
         }
     }
 
+    /// Whether the database has undone what was asked, because another call stood in the way in that moment: it may be asked again, and is not done twice.
+    pub(super) fn was_undone(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        let codes = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE];
+        error.code().is_some_and(|code| codes.contains(code))
+    }
+
     /// The name of the unique index in which something exists already.
     pub(super) fn taken_index(&self) -> Option<&str> {
         let Self::Postgres(error) = self else { return None };

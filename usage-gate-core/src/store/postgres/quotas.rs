@@ -53,7 +53,17 @@ impl QuotaStore for PostgresStore {
         const WHAT: &str = ledger_call::WHAT;
         for _ in 0..ASKED_AT_MOST {
             let (now, clock) = (self.authority_now(), self.given_time());
-            let answer = self.run(WHAT, async |client| ledger_call::send(client, call, now, clock).await).await?;
+            let sending = self.run(WHAT, async |client| {
+                // The same call may be under way twice, as after an answer that was lost, and both want the same rows: then one of them is undone.
+                for _ in 1..ASKED_AT_MOST {
+                    match ledger_call::send(client, call, now, clock).await {
+                        Err(fault) if fault.was_undone() => {}
+                        sent => return sent,
+                    }
+                }
+                ledger_call::send(client, call, now, clock).await
+            });
+            let answer = sending.await?;
             self.learn(answer.0);
             if let (_, Some(answer)) = answer {
                 return Ok(answer);
