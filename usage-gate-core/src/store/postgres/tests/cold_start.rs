@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use super::server::Server;
 use crate::UsageGate;
+use crate::admission::snapshots::Snapshots;
 use crate::admission::{Admission, Code, RequestHead};
+use crate::clock::Clock;
 use crate::management::{self, KeyDraft, LimitDraft, PlanDraft, TenantDraft};
 use crate::model::{CountedBy, KeyId, LimitKind, Per, StoreAway};
 use crate::routes::Route;
 use crate::secret::Pepper;
-use crate::store::{PostgresStore, StoreErrorKind};
+use crate::store::{KeyStore, PostgresStore, StoreErrorKind};
 
+const PEPPER: &[u8] = &[7; 32];
 const QUOTA: usize = 300;
 
 /// A node's data directory, gone afterwards, and where its database is.
@@ -28,25 +31,34 @@ impl Stage {
     }
 
     async fn gate(&self) -> UsageGate {
-        self.gate_with(&[7; 32], Duration::from_secs(3_600)).await
+        self.gate_with(PEPPER, Duration::from_secs(3_600)).await
+    }
+
+    fn store(&self) -> PostgresStore {
+        let options = PostgresStore::options(&self.server.url("127.0.0.1")).call_timeout(Duration::from_secs(10));
+        options.open_lazily().unwrap()
     }
 
     async fn gate_with(&self, pepper: &[u8], max_stale: Duration) -> UsageGate {
-        let options = PostgresStore::options(&self.server.url("127.0.0.1")).call_timeout(Duration::from_secs(10));
-        let store = options.open_lazily().unwrap();
+        let store = self.store();
         let gate = UsageGate::builder().store(store.clone()).rates(std::sync::Arc::new(store)).node("a");
         let gate = gate.data_dir(&self.data).pepper(Pepper::new(pepper)).max_stale(max_stale);
         gate.route(Route::any("/x").named("x")).build().await.unwrap()
     }
 
-    /// Waits until all of these are on disk. Changes of their own making may have them looked up more than once.
+    /// Waits until the next start would know all of these. Changes of their own making come back by the feed, and may have them looked up more than once.
     async fn until_kept(&self, gate: &UsageGate, keys: &[(KeyId, &str)]) {
+        let position = self.store().position().await.unwrap();
+        let (pepper, hour) = (Pepper::new(PEPPER).fingerprint(), Duration::from_secs(3_600));
         eventually("they are kept", async || {
             for (_, key) in keys {
                 gate.authenticate(&headers(key), None).await.unwrap();
             }
-            let kept = std::fs::read_to_string(self.data.join("callers.snapshot")).unwrap_or_default();
-            keys.iter().all(|(key, _)| kept.contains(&key.to_string()))
+            let known = Snapshots::read(&self.data, pepper, Clock::system().wall(), hour);
+            known.is_some_and(|known| {
+                let kept = |id: &KeyId| known.callers.iter().any(|(_, resolved)| resolved.key.id == *id);
+                known.heard.position >= position && keys.iter().all(|(id, _)| kept(id))
+            })
         })
         .await;
     }
@@ -176,7 +188,7 @@ async fn a_first_start_without_the_database_serves_nobody_and_heals() {
     let gate = stage.gate().await;
     let status = gate.status();
     assert_eq!((status.ready, status.loading, status.degraded), (false, true, vec!["postgres"]));
-    let pepper = Pepper::new(&[7; 32]);
+    let pepper = Pepper::new(PEPPER);
     let made_elsewhere = pepper.issue("ug", crate::model::Environment::Live).unwrap();
     assert_eq!(ask(&gate, &made_elsewhere.text).await, Err(Code::StoreUnavailable));
     assert_eq!(ask(&gate, "ug_live_no").await, Err(Code::InvalidKey), "what is no key at all is told so");
@@ -199,13 +211,13 @@ async fn nobody_is_served_longer_than_max_stale_since_changes_were_heard_of() {
     stage.server.stop();
     drop(gate);
     let stale = Duration::from_secs(8);
-    let gate = stage.gate_with(&[7; 32], stale).await;
+    let gate = stage.gate_with(PEPPER, stale).await;
     let known = ask(&gate, &key).await;
     eventually("it is forgotten", async || ask(&gate, &key).await == Err(Code::StoreUnavailable)).await;
     // A slow machine may have taken all that time to start.
     assert!([Ok(()), Err(Code::StoreUnavailable)].contains(&known), "{known:?}");
     drop(gate);
-    let gate = stage.gate_with(&[7; 32], stale).await;
+    let gate = stage.gate_with(PEPPER, stale).await;
     assert!(gate.status().loading, "nor by another process");
     assert_eq!(ask(&gate, &key).await, Err(Code::StoreUnavailable));
 }
@@ -239,10 +251,10 @@ async fn what_could_not_be_done_at_the_start_is_done_before_anything_else() {
     assert_eq!(store.prepare().await.unwrap_err().kind(), StoreErrorKind::Unavailable);
     server.start().await;
     // It may not bring the schema up to date, and works once somebody has.
-    let fault = crate::store::KeyStore::position(&careful).await.unwrap_err();
+    let fault = KeyStore::position(&careful).await.unwrap_err();
     assert_eq!(fault.kind(), StoreErrorKind::Unusable);
     assert!(std::error::Error::source(&fault).unwrap().to_string().contains("earlier version"));
-    let (one, two) = tokio::join!(crate::store::KeyStore::position(&store), crate::store::KeyStore::position(&store));
+    let (one, two) = tokio::join!(KeyStore::position(&store), KeyStore::position(&store));
     assert_eq!((one.unwrap().0, two.unwrap().0), (0, 0));
-    assert_eq!(crate::store::KeyStore::position(&careful).await.unwrap().0, 0);
+    assert_eq!(KeyStore::position(&careful).await.unwrap().0, 0);
 }
