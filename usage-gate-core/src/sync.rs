@@ -3,19 +3,11 @@
 //! The crate `tests/loom` compiles the files that use this with `cfg(loom)`.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::sync::Arc;
 
-#[cfg(not(loom))]
-use std::sync::Mutex;
-#[cfg(not(loom))]
-pub(crate) use std::sync::MutexGuard;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-#[cfg(loom)]
-use loom::sync::Mutex;
-#[cfg(loom)]
-pub(crate) use loom::sync::MutexGuard;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -94,6 +86,18 @@ impl<T: fmt::Debug> fmt::Debug for Swap<T> {
 /// What all threads count up together costs each of them a line that another has. What each thread has for itself nobody can collect when it rests. This is between the two.
 pub(crate) struct Lanes<T>(Box<[Lane<T>]>);
 
+/// A lane, for as long as nobody else is to have it.
+#[cfg(not(loom))]
+pub(crate) type InLane<'a, T> = try_lock::Locked<'a, T>;
+#[cfg(loom)]
+pub(crate) type InLane<'a, T> = loom::sync::MutexGuard<'a, T>;
+
+/// To give it back is a store: that of the standard library is one more of what makes a processor wait for all its stores.
+#[cfg(not(loom))]
+type Mutex<T> = try_lock::TryLock<T>;
+#[cfg(loom)]
+type Mutex<T> = loom::sync::Mutex<T>;
+
 #[repr(align(128))]
 struct Lane<T>(Mutex<T>);
 
@@ -110,28 +114,46 @@ impl<T> Lanes<T> {
     }
 
     /// This thread's lane; `None` if another has it at the moment: nobody waits for a thread that the system has stopped.
-    pub(crate) fn mine(&self) -> Option<MutexGuard<'_, T>> {
+    pub(crate) fn mine(&self) -> Option<InLane<'_, T>> {
         self.0.get(lane_of_this_thread()).and_then(Lane::try_lock)
     }
 
     /// The lanes that nobody has at the moment.
-    pub(crate) fn idle(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
+    pub(crate) fn idle(&self) -> impl Iterator<Item = InLane<'_, T>> {
         self.0.iter().filter_map(Lane::try_lock)
     }
 
     /// All of them, one after the other. Not for who has one.
-    pub(crate) fn all(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
-        self.0.iter().map(|lane| lane.0.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn all(&self) -> impl Iterator<Item = InLane<'_, T>> {
+        self.0.iter().map(Lane::lock)
     }
 }
 
 impl<T> Lane<T> {
-    fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        match self.0.try_lock() {
-            Ok(value) => Some(value),
-            Err(TryLockError::Poisoned(value)) => Some(value.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
+    #[cfg(not(loom))]
+    fn try_lock(&self) -> Option<InLane<'_, T>> {
+        self.0.try_lock()
+    }
+
+    #[cfg(not(loom))]
+    fn lock(&self) -> InLane<'_, T> {
+        loop {
+            // Whoever has it is about to publish a record: some hundred instructions.
+            match self.0.try_lock() {
+                Some(lane) => return lane,
+                None => std::thread::yield_now(),
+            }
         }
+    }
+
+    #[cfg(loom)]
+    fn try_lock(&self) -> Option<InLane<'_, T>> {
+        self.0.try_lock().ok()
+    }
+
+    #[cfg(loom)]
+    fn lock(&self) -> InLane<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

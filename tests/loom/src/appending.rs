@@ -5,7 +5,7 @@ use loom::thread;
 
 use crate::journal::append::Appender;
 use crate::journal::segment::{Found, LEAST_SLOTS, Segment};
-use crate::journal::slot::{Encoded, Kind, MOST_SLOTS, Salt};
+use crate::journal::slot::{Encoded, Kind, MOST_SLOTS, Salt, Sink};
 use crate::mapped::Words;
 
 const SALT: u64 = 7;
@@ -36,7 +36,7 @@ fn item(number: u64, slots: u64) -> Encoded {
 fn append(appender: &Appender, number: u64, slots: u64) -> bool {
     let reserved = appender.reserve().is_some();
     if reserved {
-        appender.begin(slots).unwrap().publish(&mut item(number, slots));
+        appender.begin(slots).unwrap().publish(&item(number, slots));
     }
     reserved
 }
@@ -47,8 +47,10 @@ fn read(appender: &Appender) -> (Vec<u64>, u64) {
     for segment in appender.live().iter() {
         while let Found::Item(head) = segment.at(at) {
             let words = segment.read(at, head.slots);
-            assert!(head.fits(&Salt::new(SALT), at, &words), "half of an item is published");
+            assert!(head.fits(&Salt::new(SALT), at, &words), "it is of another place");
             if head.kind == Kind::Record {
+                let carried = usize::try_from(head.slots).unwrap() * 8 - 7;
+                assert!(words[1..=carried].iter().all(|word| *word == words[1]), "half of an item is published");
                 found.push(words[1]);
             }
             at += head.slots;
@@ -78,6 +80,26 @@ fn a_reader_sees_whole_items_and_in_the_end_all() {
         assert!(all.starts_with(&early), "what was read does not change");
         all.sort_unstable();
         assert_eq!((all, end), (vec![1, 2], 3));
+    });
+}
+
+#[test]
+fn what_two_threads_sum_while_it_is_published_is_whole() {
+    model(|| {
+        let appender = Arc::new(Appender::new(1));
+        appender.add(segment(1, LEAST_SLOTS));
+        let (writer, other) = (Arc::clone(&appender), Arc::clone(&appender));
+        let writer = thread::spawn(move || assert!(append(&writer, 1, 1)));
+        let other = thread::spawn(move || other.live()[0].sum_at(1));
+        let live = appender.live();
+        live[0].sum_all();
+        let summed = live[0].verified_by_sum_at(1);
+        assert!(live[0].at(1) == Found::Unpublished || matches!(live[0].verified_at(1), Found::Item(_)));
+        writer.join().unwrap();
+        other.join().unwrap();
+        live[0].sum_all();
+        let all = live[0].verified_by_sum_at(1);
+        assert!(matches!(all, Found::Item(_)) && [all, Found::Unpublished].contains(&summed));
     });
 }
 

@@ -12,9 +12,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::segment::Segment;
-use super::slot::{EncodedIn, MOST_SLOTS};
+use super::slot::{Encoded, InPlace, Kind, MOST_SLOTS};
 use crate::invariant::invariant;
-use crate::sync::{AtomicI64, AtomicU64, Lanes, Loaded, MutexGuard, Ordering, Swap};
+use crate::sync::{AtomicI64, AtomicU64, InLane, Lanes, Loaded, Ordering, Swap};
 
 /// The most slots of an item, as a difference of room.
 const MOST: i64 = MOST_SLOTS.cast_signed();
@@ -75,7 +75,7 @@ const AT_ONCE: u32 = 64;
 /// The segments, while an item is written.
 #[derive(Debug)]
 enum Held<'a> {
-    Lane(MutexGuard<'a, Lane>),
+    Lane(InLane<'a, Lane>),
     Loaded(Loaded<Vec<Segment>>),
 }
 
@@ -207,7 +207,7 @@ impl Appender {
     }
 
     /// Has room in `room` that lanes have not given back yet. `false` if there is none.
-    fn collect<'a>(&self, lanes: impl Iterator<Item = MutexGuard<'a, Lane>>) -> bool {
+    fn collect<'a>(&self, lanes: impl Iterator<Item = InLane<'a, Lane>>) -> bool {
         let collected: i64 = lanes.map(|mut lane| lane.take_back()).sum();
         if collected != 0 {
             self.give_back(collected);
@@ -330,9 +330,17 @@ impl Place<'_> {
     }
 
     /// Writes the item and shows it to readers. It must be the one that the place was taken for.
-    pub(crate) fn publish<const WORDS: usize>(mut self, item: &mut EncodedIn<WORDS>) {
+    pub(crate) fn publish(mut self, item: &Encoded) {
         if let Some(segment) = self.live.get(self.at).filter(|_| item.slots() == self.slots) {
             segment.publish(self.sequence, item);
+            self.published = true;
+        }
+    }
+
+    /// Has the item written into its place and shows it to readers. It must not be longer than what the place was taken for.
+    pub(crate) fn publish_by(mut self, kind: Kind, write: impl FnOnce(&mut InPlace<'_>)) {
+        if let Some(segment) = self.live.get(self.at) {
+            segment.publish_by(self.sequence, self.slots, kind, write);
             self.published = true;
         }
     }

@@ -117,6 +117,9 @@ impl Journal {
             if here.is_empty() {
                 continue;
             }
+            segment.sum_all();
+            // Also behind a place where another is still under way.
+            here.iter().for_each(|waiter| segment.sum_at(waiter.sequence));
             match self.bring_to_disk(segment) {
                 Ok(()) => here.into_iter().for_each(Waiter::release),
                 Err(error) => {
@@ -168,6 +171,7 @@ impl Journal {
         for _ in 0..MOST_YIELDS {
             published = segment.published_from(published);
             if published >= segment.end() {
+                segment.sum_all();
                 let copy = kept.files.copy(segment)?;
                 self.appender.replace(&copy);
                 return Ok(());

@@ -200,7 +200,7 @@ impl Journal {
     pub(crate) fn append(&self, item: &Encoded) -> Option<u64> {
         let place = self.begin(item.slots())?;
         let sequence = place.sequence();
-        place.publish(&mut item.clone());
+        place.publish(item);
         Some(sequence)
     }
 
@@ -250,7 +250,10 @@ impl Journal {
     /// Makes room, removes what is old, and says how it stands. Blocks on the disk.
     pub(crate) fn maintain(&self, now: Timestamp) -> JournalState {
         let mut kept = self.kept();
-        self.appender.forget(Segment::is_acked);
+        // Before any of it is let go, and long before the system writes it to the disk of its own accord.
+        let unfinished = self.appender.live().iter().find(|segment| !segment.sum_all()).map(Segment::first);
+        let summed = |segment: &Segment| unfinished.is_none_or(|first| segment.first() < first);
+        self.appender.forget(|segment| segment.is_acked() && summed(segment));
         kept.files.rest();
         let outcome = self.make_room(&mut kept).and_then(|()| {
             let JournalOptions { retention, retention_bytes, .. } = self.options;
@@ -328,9 +331,11 @@ pub(super) fn end_stream(files: &mut Files, segments: &[KnownSegment], next: u64
     let Some((last, whole)) = used.split_last() else { return Ok(()) };
     for segment in whole {
         let segment = files.map(segment)?;
+        segment.sum_all();
         files.sync(&segment)?;
     }
     let last = files.hold(last)?;
+    last.sum_all();
     last.end_at(next);
     files.sync(&last)
 }
@@ -442,7 +447,7 @@ pub(super) mod tests {
         let place = journal.begin_slowly(2).unwrap();
         journal.append(&record(3)).unwrap();
         assert_eq!(requests(|from| journal.read(from, 9), 1), (vec![1], place.sequence()));
-        place.publish(&mut record(2));
+        place.publish(&record(2));
         assert_eq!(requests(|from| journal.read(from, 9), 1).0, [1, 2, 3]);
     }
 
@@ -509,7 +514,7 @@ pub(super) mod tests {
         assert!(journal.reserve());
         let place = journal.begin_slowly(2).unwrap();
         assert!(!journal.seal().unwrap(), "something is under way");
-        place.publish(&mut record(20));
+        place.publish(&record(20));
         assert!(journal.seal().unwrap());
         assert!(!journal.reserve());
         let (streams, damaged) = Stream::all(&area).unwrap();

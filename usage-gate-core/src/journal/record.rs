@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::schema::Schema;
-use super::slot::{Encoded, EncodedIn, ITEM_WORDS, Kind, halves};
+use super::slot::{Encoded, ITEM_WORDS, Kind, SLOT_WORDS, Sink, halves};
 use crate::invariant::invariant;
 use crate::model::{Environment, KeyId, MAX_METERS, RequestId, TenantId, Timestamp, UserId};
 use crate::store::{CounterTag, Measured, Outcome, QuotaUse, RefusalSum, UnitTotals, UsageRecord};
@@ -101,14 +101,16 @@ impl Record<'_> {
         item
     }
 
-    /// Words of its item.
-    pub(crate) fn words(&self) -> usize {
+    /// Slots of its item.
+    pub(crate) fn slots(&self) -> u64 {
         let retry = if self.retry.is_some() { 2 } else { 0 };
-        FIXED_WORDS + self.units.used().count_ones() as usize + self.quotas.len() * QUOTA_WORDS + retry
+        let quotas = self.quotas.len().min(MOST_QUOTAS) * QUOTA_WORDS;
+        let words = FIXED_WORDS + self.units.used().count_ones() as usize + quotas + retry;
+        words.div_ceil(SLOT_WORDS) as u64
     }
 
-    /// Puts it into a new item that has room for it: where the item is, it need not be moved to.
-    pub(crate) fn encode_into<const WORDS: usize>(&self, item: &mut EncodedIn<WORDS>) {
+    /// Puts it where there is room for it.
+    pub(crate) fn encode_into(&self, item: &mut impl Sink) {
         invariant!(B9, self.quotas.len() <= MOST_QUOTAS);
         let quotas = self.quotas.get(..MOST_QUOTAS).unwrap_or(self.quotas);
         let flags = if self.retry.is_some() { RETRY } else { 0 } | test_flag(self.environment);
@@ -320,7 +322,6 @@ fn cut(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::slot::SLOT_WORDS;
     use crate::model::Meters;
     use proptest::prelude::*;
 
@@ -329,11 +330,13 @@ mod tests {
         Schema::new("a1", meters, ["item".into(), "other".into()])
     }
 
-    fn read(mut item: Encoded) -> Item {
+    fn read(item: Encoded) -> Item {
         let mut words = [0; ITEM_WORDS];
-        words.iter_mut().skip(1).zip(item.carried()).for_each(|(word, carried)| *word = carried);
+        words.iter_mut().skip(1).zip(item.carried()).for_each(|(word, carried)| *word = *carried);
         let salt = super::super::slot::Salt::new(1);
-        let head = super::super::slot::Head::from_word(item.head(&salt, 9)).unwrap();
+        let head =
+            super::super::slot::Head::from_word(super::super::slot::Head::marked(item.kind(), &salt, 9, item.slots()))
+                .unwrap();
         assert!(head.fits(&salt, 9, &words));
         Item::decode(head.kind, &words, 9, &schema()).unwrap()
     }
@@ -379,7 +382,7 @@ mod tests {
                 route: Some(route).filter(|route| *route < 2), status, outcome: OUTCOMES[outcome],
                 measured: MEASURED[measured], bucket: instant(u64::from(bucket)), units: &units, quotas: &quotas, retry,
             };
-            prop_assert_eq!(record.encode().slots(), u64::try_from(record.words().div_ceil(SLOT_WORDS)).unwrap());
+            prop_assert_eq!(record.encode().slots(), record.slots());
             let Item::Record(read) = read(record.encode()) else { panic!("a record") };
             let route = ["item", "other", ""][usize::from(route)];
             prop_assert_eq!((read.sequence, read.request, read.at), (9, record.request, record.at));

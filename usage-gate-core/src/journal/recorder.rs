@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::slot::{Encoded, EncodedIn, Kind, SLOT_WORDS, USUAL_SLOTS, Usual};
+use super::slot::Kind;
 use super::{Journal, JournalDurability, Record};
 use crate::seat::{Seat, SeatTable};
 
@@ -50,27 +50,14 @@ impl Recorder {
     /// In the order that recovery relies on: the seat knows the place before the record can be seen, and is free only after. Without a place, which B7 rules
     /// out, the seat stays taken, and the next life of the process writes the record.
     pub(crate) fn publish(&self, seat: Seat, record: &Record<'_>) -> Option<u64> {
-        if record.words() <= USUAL_SLOTS * SLOT_WORDS {
-            self.publish_in(Usual::new(Kind::Record), seat, record)
-        } else {
-            self.publish_in(Encoded::new(Kind::Record), seat, record)
-        }
-    }
-
-    fn publish_in<const WORDS: usize>(
-        &self,
-        mut item: EncodedIn<WORDS>,
-        seat: Seat,
-        record: &Record<'_>,
-    ) -> Option<u64> {
-        record.encode_into(&mut item);
-        let place = self.journal.begin(item.slots())?;
+        let slots = record.slots();
+        let place = self.journal.begin(slots)?;
         let sequence = place.sequence();
         self.seats.at(&seat).settle_at(sequence);
-        place.publish(&mut item);
+        place.publish_by(Kind::Record, |place| record.encode_into(place));
         self.seats.free(seat);
         // Passed by one record in so many, which costs the others no number that all of them count up.
-        if (sequence + item.slots()) % MANY < item.slots() {
+        if (sequence + slots) % MANY < slots {
             self.many.notify_one();
         }
         Some(sequence)

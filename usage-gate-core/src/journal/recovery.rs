@@ -2,7 +2,7 @@
 //!
 //! Nothing is under way here any more, so a slot that is not published never will be:
 //!
-//! 1. [`open`](DeadStream::open) looks for the last item that its CRC vouches for. What is not valid before it becomes pads, so that readers pass over it.
+//! 1. [`open`](DeadStream::open) looks for the last item that is whole: its mark vouches for that while the kernel lives, after a loss of power only its CRC. What is not whole before it becomes pads, so that readers pass over it.
 //! 2. Seats and leases, which others read, are asked of it: [`contains`](DeadStream::contains) tells a seat whose record is there,
 //!    [`records`](DeadStream::records) what was taken of leases.
 //! 3. What is missing is appended behind the end, in this stream and not in the next one, so that its watermark is over all of it.
@@ -19,7 +19,7 @@ use super::known::KnownSegment;
 use super::read::read_mapping;
 use super::record::request_of;
 use super::schema::Schema;
-use super::segment::Found;
+use super::segment::{Found, Segment};
 use super::slot::{Encoded, Kind};
 use crate::model::{RequestId, StreamId};
 use crate::store::UsageRecord;
@@ -41,6 +41,7 @@ pub(crate) enum LifeEnd {
 pub(crate) struct DeadStream<'a> {
     files: &'a mut Files,
     id: StreamId,
+    ended: LifeEnd,
     segments: Vec<KnownSegment>,
     text: String,
     segment_bytes: u64,
@@ -69,7 +70,7 @@ impl<'a> DeadStream<'a> {
             last.pad(last.end().saturating_sub(1), 1);
         }
         let next = fill_holes(files, &segments, ended)?;
-        Ok(Some(Self { files, id, segments, text, segment_bytes, next }))
+        Ok(Some(Self { files, id, ended, segments, text, segment_bytes, next }))
     }
 
     /// The names of its items.
@@ -93,7 +94,7 @@ impl<'a> DeadStream<'a> {
         }
         let Some(segment) = self.segments.iter().find(|segment| segment.holds(sequence, 1)) else { return Ok(false) };
         let segment = self.files.map(segment)?;
-        let Found::Item(head) = segment.verified_at(sequence) else { return Ok(false) };
+        let Found::Item(head) = verified(&segment, sequence, self.ended) else { return Ok(false) };
         Ok(head.kind == Kind::Record && request_of(&segment.read(sequence, head.slots)) == request.as_u128())
     }
 
@@ -139,7 +140,10 @@ impl<'a> DeadStream<'a> {
     pub(crate) fn append(&mut self, item: &Encoded) -> io::Result<u64> {
         let sequence = self.place(item.slots())?;
         for segment in self.segments.iter().filter(|segment| segment.holds(sequence, item.slots())) {
-            self.files.map(segment)?.publish(sequence, &mut item.clone());
+            let segment = self.files.map(segment)?;
+            segment.publish(sequence, item);
+            // What was summed before may reach behind this already.
+            segment.sum_at(sequence);
         }
         self.next = sequence.saturating_add(item.slots());
         Ok(sequence)
@@ -155,6 +159,14 @@ impl<'a> DeadStream<'a> {
         let ended = segments.iter().filter(|segment| segment.ended().is_some()).map(KnownSegment::first).max();
         drop(segments);
         ended.map_or(Ok(()), |first| files.cut(id, first))
+    }
+}
+
+/// What begins at a sequence, as far as it can be known.
+fn verified(segment: &Segment, sequence: u64, ended: LifeEnd) -> Found {
+    match ended {
+        LifeEnd::Killed => segment.verified_at(sequence),
+        LifeEnd::PowerLost => segment.verified_by_sum_at(sequence),
     }
 }
 
@@ -181,7 +193,7 @@ fn fill_holes(files: &Files, segments: &[KnownSegment], ended: LifeEnd) -> io::R
         }
         let segment = files.map(known)?;
         while at < segment.end() {
-            if let Found::Item(head) = segment.verified_at(at) {
+            if let Found::Item(head) = verified(&segment, at, ended) {
                 pass_over(files, segments, end..at, pad)?;
                 at = at.saturating_add(head.slots);
                 end = at;
@@ -243,7 +255,7 @@ mod tests {
                 // Nothing is done when the process ends.
                 let _ = std::mem::ManuallyDrop::new(place);
             } else {
-                place.publish(&mut record(number));
+                place.publish(&record(number));
             }
             journal.maintain(at(2));
         }
@@ -300,6 +312,33 @@ mod tests {
         assert!(dead.append(&record(99)).unwrap() > watermark);
         dead.seal().unwrap();
         assert_eq!(sealed(&area), [0, 1, 2, 3, 4, 99]);
+    }
+
+    #[test]
+    fn what_is_not_summed_yet_counts_after_a_kill_and_not_after_a_power_loss() {
+        for (ended, expected) in [(LifeEnd::Killed, vec![0, 1]), (LifeEnd::PowerLost, vec![0])] {
+            let area = Area::memory();
+            let journal = journal(&area, 64);
+            let sequences = [0, 1].map(|number| {
+                assert!(journal.reserve());
+                let sequence = journal.append(&record(number)).unwrap();
+                if number == 0 {
+                    journal.maintain(at(2));
+                }
+                sequence
+            });
+            drop(journal);
+            // As it happens all of it has reached the disk. Nobody can know that.
+            for name in area.list().unwrap() {
+                area.open(&name).unwrap().lose_power(|| true);
+            }
+            let mut files = Files::open(area.clone()).unwrap();
+            let dead = DeadStream::open(&mut files, STREAM, ended, options(64).segment_bytes).unwrap().unwrap();
+            let contained = [0, 1].map(|number| dead.contains(sequences[number], request(number as u128)).unwrap());
+            assert_eq!(contained, [true, expected.contains(&1)]);
+            dead.seal().unwrap();
+            assert_eq!(sealed(&area), expected);
+        }
     }
 
     #[test]

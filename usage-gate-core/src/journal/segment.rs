@@ -15,9 +15,10 @@
 //! | 8 | the sequence at which it ended, if nothing more comes into it; 0 until then |
 //! | 9 | the last sequence that the primary sink has (B6) |
 //! | 10 | when it was told so, in microseconds |
+//! | 11 | up to which sequence all items are summed; 0 for none |
 //! | 16… | the text |
 
-use super::slot::{EncodedIn, Head, ITEM_WORDS, MOST_SLOTS, SLOT_WORDS, Salt, USUAL_SLOTS, halves};
+use super::slot::{Encoded, Head, ITEM_WORDS, InPlace, Kind, MOST_SLOTS, SLOT_WORDS, Salt, Sink, USUAL_SLOTS, halves};
 use crate::mapped::{Word, Words};
 use crate::sync::Ordering;
 
@@ -32,6 +33,7 @@ const SOON: usize = USUAL_SLOTS * SLOT_WORDS;
 const ENDED: usize = 8;
 const ACKED: usize = 9;
 const ACKED_AT: usize = 10;
+const SUMMED: usize = 11;
 
 /// Why a file is not a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -218,14 +220,18 @@ impl Segment {
     }
 
     /// Writes an item into its reserved place and publishes it.
-    pub(crate) fn publish<const WORDS: usize>(&self, sequence: u64, item: &mut EncodedIn<WORDS>) {
-        let Some(place) = self.place(sequence, item.slots()) else { return };
-        let head = item.head(&self.salt, sequence);
-        for (word, value) in place.get(1..).unwrap_or_default().iter().zip(item.carried()) {
-            word.store(value, Ordering::Relaxed);
-        }
-        self.publish_head(place, head);
-        let next = self.words_to(sequence + item.slots());
+    pub(crate) fn publish(&self, sequence: u64, item: &Encoded) {
+        self.publish_by(sequence, item.slots(), item.kind(), |place| {
+            item.carried().iter().for_each(|word| place.push(*word));
+        });
+    }
+
+    /// Has an item written straight into its reserved place, and publishes it. It is to be [summed](Self::sum_all) later.
+    pub(crate) fn publish_by(&self, sequence: u64, slots: u64, kind: Kind, write: impl FnOnce(&mut InPlace<'_>)) {
+        let Some(place) = self.place(sequence, slots) else { return };
+        write(&mut InPlace::new(place.get(1..).unwrap_or_default()));
+        self.publish_head(place, Head::marked(kind, &self.salt, sequence, slots));
+        let next = self.words_to(sequence + slots);
         self.words.prefetch(next..(next + SOON).min(self.words.len()));
     }
 
@@ -267,13 +273,49 @@ impl Segment {
         }
     }
 
-    /// What begins at a sequence, as recovery sees it: only what its CRC vouches for.
+    /// What begins at a sequence, as recovery sees it: only what its mark or CRC vouches for.
     pub(crate) fn verified_at(&self, sequence: u64) -> Found {
         match self.at(sequence) {
             Found::Item(head) if !head.fits(&self.salt, sequence, &self.read(sequence, head.slots)) => {
                 Found::Unpublished
             }
             found => found,
+        }
+    }
+
+    /// The same after a loss of power: only what its CRC vouches for.
+    pub(crate) fn verified_by_sum_at(&self, sequence: u64) -> Found {
+        match self.verified_at(sequence) {
+            Found::Item(head) if !head.is_summed() => Found::Unpublished,
+            found => found,
+        }
+    }
+
+    /// Sums the item that is published at a sequence. Any thread may at any time: all store the same.
+    pub(crate) fn sum_at(&self, sequence: u64) {
+        if let Found::Item(head) = self.at(sequence) {
+            self.sum(sequence, head);
+        }
+    }
+
+    /// Sums whatever is published before the first place where nothing is, and says whether that is all that will ever be in it. Any thread may: where it is noted
+    /// how far that was, a smaller number means that some heads are looked at twice.
+    pub(crate) fn sum_all(&self) -> bool {
+        let before = self.number(SUMMED).max(self.first);
+        let mut at = before;
+        while let Found::Item(head) = self.at(at) {
+            self.sum(at, head);
+            at = at.saturating_add(head.slots);
+        }
+        if at > before {
+            self.set(SUMMED, at);
+        }
+        at >= self.ended().unwrap_or_else(|| self.end())
+    }
+
+    fn sum(&self, sequence: u64, head: Head) {
+        if let Some(place) = self.place(sequence, head.slots).filter(|_| !head.is_summed()) {
+            self.publish_head(place, head.summed(&self.salt, sequence, &self.read(sequence, head.slots)));
         }
     }
 

@@ -153,7 +153,7 @@ impl World {
 
     /// The next step of a request; `true` if it was the last.
     fn go_on(&self, journal: &Journal, flight: &mut Flight, unwinds: bool) -> bool {
-        let mut item = record(flight.request);
+        let item = record(flight.request);
         match flight.place.take() {
             None if flight.reserved || journal.reserve() => {
                 flight.reserved = false;
@@ -169,11 +169,11 @@ impl World {
             }
             Some(place) if self.broken == Broken::SeatFreedBeforePublish => {
                 self.seat(flight.seat, 0);
-                place.publish(&mut item);
+                place.publish(&item);
                 true
             }
             Some(place) => {
-                place.publish(&mut item);
+                place.publish(&item);
                 self.seat(flight.seat, 0);
                 true
             }

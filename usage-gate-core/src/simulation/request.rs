@@ -327,11 +327,11 @@ impl Life<'_> {
 
     /// The second half of [`Recorder::publish`](crate::journal::Recorder::publish), on a thread that was away in between.
     fn publish(&self, flight: &mut Flight) -> Result<(), String> {
-        let Step::Placed { place, mut item, noted } = std::mem::replace(&mut flight.step, Step::Over) else {
+        let Step::Placed { place, item, noted } = std::mem::replace(&mut flight.step, Step::Over) else {
             return Ok(());
         };
         let sequence = place.sequence();
-        place.publish(&mut item);
+        place.publish(&item);
         flight.seat.take().into_iter().for_each(|seat| self.recorder.seats.free(seat));
         self.published(flight, sequence, noted)
     }
