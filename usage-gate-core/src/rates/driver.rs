@@ -25,6 +25,8 @@ const LATE_NANOS: u64 = 1_000_000_000;
 const ACTIVE_NANOS: u64 = 60_000_000_000;
 /// Between two words of a counter that cannot be read.
 const TOLD_EVERY_NANOS: u64 = 60_000_000_000;
+/// For an authority to answer at the start; one that does not is away.
+const ANSWER_FIRST: Duration = Duration::from_secs(2);
 /// Between two calls while there is no answer.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -178,6 +180,21 @@ impl RateDriver {
     pub(crate) fn remember(&self, nodes: u32) {
         // An answer that came first is newer.
         let _ = self.nodes.most.compare_exchange(0, nodes, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Finds out whether the authority is there, by asking for nothing: before anybody is served who may need it.
+    pub(crate) async fn look(&self) {
+        let call = RateCall { node: self.node.clone(), rates: Vec::new(), slots: Vec::new() };
+        let answer = tokio::time::timeout(ANSWER_FIRST, self.ask(&call)).await;
+        if answer.is_err() {
+            self.asked_at.store(0, Ordering::Release);
+            self.away.store(true, Ordering::Release);
+            tracing::warn!(store = self.label.as_str(), "the authority of rates did not answer in time");
+        }
+        if !matches!(answer, Ok(Some(_))) {
+            // Asked again as soon as the task runs.
+            self.wake.notify_one();
+        }
     }
 
     /// Runs until the future is dropped.
