@@ -1,8 +1,8 @@
 //! Two gates that share one store, as two nodes do: what one holds and the other needs.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without fails it")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use usage_gate_core::UsageGate;
@@ -20,6 +20,8 @@ use usage_gate_core::store::{RateAnswer, RateCall, RateStore, StoreError};
 struct Rates {
     inner: MemoryStore,
     away: AtomicBool,
+    /// The name of a limit whose counters cannot be read.
+    broken: Mutex<Option<&'static str>>,
 }
 
 #[async_trait::async_trait]
@@ -28,7 +30,13 @@ impl RateStore for Rates {
         if self.away.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable("test", "switched off"));
         }
-        self.inner.lease_rates(call).await
+        let mut answer = self.inner.lease_rates(call).await?;
+        let broken = *self.broken.lock().unwrap();
+        let asked = call.rates.iter().map(|request| &request.counter);
+        let asked = asked.chain(call.slots.iter().map(|request| &request.counter));
+        let asked = asked.filter(|counter| Some(&*counter.limit) == broken);
+        answer.broken = asked.map(|counter| (counter.clone(), "it is of another type".to_owned())).collect();
+        Ok(answer)
     }
 }
 
@@ -41,7 +49,7 @@ struct Nodes {
 impl Nodes {
     async fn new(limits: Vec<LimitDraft>) -> Self {
         let store = MemoryStore::new(Clock::system());
-        let rates = Arc::new(Rates { inner: store.clone(), away: AtomicBool::new(false) });
+        let rates = Arc::new(Rates { inner: store.clone(), away: AtomicBool::new(false), broken: Mutex::default() });
         let build = async |name: &str| {
             let gate = UsageGate::builder().store(store.clone()).rates(rates.clone()).node(name);
             let gate = gate.pepper(Pepper::new(&[7; 32])).route(Route::any("/x").named("x"));
@@ -55,8 +63,12 @@ impl Nodes {
     }
 
     async fn admit(&self, node: usize) -> Result<Box<Admitted>, Code> {
+        self.admit_by(&self.key, node).await
+    }
+
+    async fn admit_by(&self, key: &str, node: usize) -> Result<Box<Admitted>, Code> {
         let mut headers = http::HeaderMap::new();
-        headers.insert("x-api-key", self.key.parse().unwrap());
+        headers.insert("x-api-key", key.parse().unwrap());
         let method = http::Method::GET;
         let head = RequestHead {
             method: &method,
@@ -221,4 +233,36 @@ async fn a_quota_that_is_lowered_below_its_use_takes_back_what_both_nodes_hold()
         (nodes.admit(0).await.err(), nodes.admit(1).await.err()),
         (Some(Code::QuotaExceeded), Some(Code::QuotaExceeded))
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counter_that_cannot_be_read_is_alone_without_an_answer() {
+    let per_second = |name: &str, kind, per| LimitDraft {
+        per,
+        counted_by: Some(CountedBy::Tenant),
+        ..LimitDraft::new(name, kind, 1_000)
+    };
+    for kind in [LimitKind::Rate, LimitKind::Concurrency] {
+        let per = (kind == LimitKind::Rate).then_some(Per::Second);
+        let nodes = Nodes::new(vec![per_second("spoilt", kind, per)]).await;
+        let gate = &nodes.gates[0];
+        management::create_plan(gate, PlanDraft::new("other", vec![per_second("whole", kind, per)])).await.unwrap();
+        let tenant = management::create_tenant(gate, TenantDraft::new("Initech", "other")).await.unwrap();
+        let other = management::create_key(gate, tenant.id, KeyDraft::new("key")).await.unwrap().text.to_string();
+        *nodes.rates.broken.lock().unwrap() = Some("spoilt");
+        for _ in 0..20 {
+            // Both are asked for at the same time, and in one call.
+            let (spoilt, whole) = tokio::join!(nodes.admit(0), nodes.admit_by(&other, 0));
+            assert_eq!(spoilt.err(), Some(Code::StoreUnavailable));
+            drop(whole.unwrap());
+        }
+        assert!(gate.status().degraded.is_empty());
+        *nodes.rates.broken.lock().unwrap() = None;
+        let well = async {
+            while nodes.admit(0).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), well).await.expect("it is served once it can be read");
+    }
 }

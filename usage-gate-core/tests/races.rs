@@ -477,8 +477,7 @@ async fn a_second_node_is_no_reason_to_refuse() {
         early: false,
         needed: 0,
     };
-    let call =
-        LeaseCall { node: other, reports: Vec::new(), returns: Vec::new(), debts: Vec::new(), requests: vec![request] };
+    let call = LeaseCall { requests: vec![request], ..LeaseCall::new(&other) };
     stage.store.lease(&call).await.unwrap();
     let _held = stage.admit_many(39).await;
     assert_eq!(stage.admit().await.err(), Some(Code::QuotaExceeded));

@@ -86,7 +86,7 @@ mod tests {
 
     fn passed(at: impl IntoIterator<Item = u64>) -> Passed {
         let at = at.into_iter().map(Duration::from_millis);
-        Passed(at.map(|at| Shot { sent: at, answered: at, node: 0, status: 200 }).collect())
+        Passed(at.map(|at| Shot { sent: at, answered: at, client: 0, node: 0, status: 200 }).collect())
     }
 
     #[track_caller]

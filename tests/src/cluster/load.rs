@@ -22,6 +22,8 @@ pub struct Shot {
     pub sent: Duration,
     /// When the answer was there.
     pub answered: Duration,
+    /// Which client sent it.
+    pub client: u64,
     /// Which gateway it was sent to, by its place among the addresses.
     pub node: usize,
     /// The status; 0 for none.
@@ -70,6 +72,7 @@ impl Passed {
 #[derive(Debug)]
 pub struct Load {
     clients: JoinSet<()>,
+    number: u64,
     shots: Arc<Mutex<Vec<Shot>>>,
     stop: Arc<AtomicBool>,
     began: Instant,
@@ -89,6 +92,7 @@ impl Load {
             let (urls, shots, stop) = (Arc::clone(urls), Arc::clone(&shots), Arc::clone(&stop));
             let key = key.to_owned();
             let mut random = Random::new(seed.wrapping_mul(1_000).wrapping_add(client));
+            let number = client;
             set.spawn(async move {
                 let mut connector = HttpConnector::new();
                 connector.set_nodelay(true);
@@ -108,7 +112,8 @@ impl Load {
                         Some(status)
                     };
                     let answer = tokio::time::timeout(Duration::from_secs(30), answer).await.ok().flatten();
-                    let shot = Shot { sent, answered: began.elapsed(), node, status: answer.unwrap_or(0) };
+                    let shot =
+                        Shot { sent, answered: began.elapsed(), client: number, node, status: answer.unwrap_or(0) };
                     shots.lock().unwrap().push(shot);
                     if answer.is_none() || !pause.is_zero() {
                         tokio::time::sleep(pause.max(Duration::from_millis(5))).await;
@@ -116,7 +121,15 @@ impl Load {
                 }
             });
         }
-        Self { clients: set, shots, stop, began }
+        Self { clients: set, number: clients, shots, stop, began }
+    }
+
+    /// Whether each client has had an answer to a request that it sent after this instant, and so to all before.
+    #[must_use]
+    pub fn all_have_sent_after(&self, instant: Duration) -> bool {
+        let passed = self.so_far();
+        let after = |client| passed.0.iter().any(|shot| shot.client == client && shot.sent > instant);
+        (0..self.number).all(after)
     }
 
     /// The present, as [`Shot`] counts it.

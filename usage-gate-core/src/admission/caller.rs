@@ -328,7 +328,7 @@ impl CallerCache {
             self.away.store(matches!(filled, Err(FillError::Away)), Ordering::Relaxed);
             let caller = filled?;
             // Once it is in the cache: who writes callers down looks there.
-            self.disk.get().into_iter().for_each(Snapshots::filled);
+            self.disk.get().into_iter().for_each(|disk| disk.filled(credential));
             if !self.recent.any_after(caller.read_after, |changed| caller.is_touched_by(changed)) {
                 return Ok(caller);
             }
@@ -371,11 +371,13 @@ impl CallerCache {
         }
     }
 
-    /// Brings the disk up to date: who is known, if `whole`, else only that what was written survives a loss of power. Says whether who is known was written. Blocks.
+    /// Brings the disk up to date: who is known, if `whole`, else who is new. Says whether all who are known were written. Blocks.
     pub(crate) fn keep(&self, whole: bool) -> bool {
         let Some(disk) = self.disk.get() else { return false };
         disk.sync();
-        whole && disk.keep(|| self.known())
+        let kept = whole && disk.keep(|| self.known(self.callers.iter().map(|(_, caller)| caller)));
+        disk.add(|new| self.known(new.iter().filter_map(|credential| self.callers.peek(credential))));
+        kept
     }
 
     /// The feed has answered, and what it said is applied.
@@ -384,12 +386,11 @@ impl CallerCache {
         self.disk.get().into_iter().for_each(|disk| disk.heard(heard));
     }
 
-    /// Callers that no change has touched which was applied before the call.
-    fn known(&self) -> Vec<Known> {
+    /// Of callers that were taken from the cache those that no change has touched which was applied before.
+    fn known(&self, callers: impl Iterator<Item = Arc<Caller>>) -> Vec<Known> {
         let latest = self.recent.latest();
-        let known = self.callers.iter().map(|(_, caller)| caller);
         // A fill that came too late is in the cache until it has looked at the changes itself.
-        let known = known.filter(|caller| !latest.any_after(caller.read_after, caller.key, caller.tenant));
+        let known = callers.filter(|caller| !latest.any_after(caller.read_after, caller.key, caller.tenant));
         known.map(|caller| (caller.credential, Arc::clone(&caller.source))).take(MOST_KEPT).collect()
     }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::quotas::{ask, call, counter, next_life, registered, request, window};
+use super::quotas::{ask, counter, next_life, registered, request, window};
 use crate::store::{
     CounterId, LeaseCall, LeaseId, LeaseReport, LeaseRequest, NodeIdentity, QuotaStore, StoreErrorKind,
 };
@@ -54,7 +54,7 @@ async fn lease_to_the_end<S: QuotaStore>(store: &S, node: &NodeIdentity, counter
     for round in 0.. {
         assert!(round < 1_000, "there is always more");
         let requests = counters.iter().map(|counter| LeaseRequest { needed: 2, ..request(counter, 10) }).collect();
-        let call = LeaseCall { returns, requests, ..call(node) };
+        let call = LeaseCall { returns, requests, ..LeaseCall::new(node) };
         let answer = leased(store, &call).await;
         let granted = answer.grants.iter().filter(|grant| grant.units > 0);
         returns = granted.map(|grant| LeaseReport { lease: grant.lease, used: grant.units.div_ceil(2) }).collect();
@@ -73,7 +73,7 @@ pub async fn a_call_that_was_given_up_is_repeated<S: QuotaStore>(store: &S) {
     for round in 0..40 {
         let wanted = LeaseRequest { cap: 1_000, ..request(&counter, 10) };
         let returns = held.take().into_iter().collect();
-        let call = LeaseCall { returns, requests: vec![wanted], ..call(&node) };
+        let call = LeaseCall { returns, requests: vec![wanted], ..LeaseCall::new(&node) };
         let _ = tokio::time::timeout(Duration::from_micros(round * 100), store.lease(&call)).await;
         let answer = leased(store, &call).await;
         // The half of the lease before is back.
@@ -91,7 +91,7 @@ pub async fn a6_a_life_that_begins_knows_all_that_was_granted_before<S: QuotaSto
     let asking = async {
         // Bounded by the cap of 100.
         loop {
-            let call = LeaseCall { requests: vec![request(&counter, 1)], ..call(&former) };
+            let call = LeaseCall { requests: vec![request(&counter, 1)], ..LeaseCall::new(&former) };
             match store.lease(&call).await {
                 Ok(answer) if answer.grants[0].units == 0 => break,
                 Ok(answer) => drop(got.lock().expect("no panic").insert(answer.grants[0].lease)),
@@ -111,7 +111,7 @@ pub async fn a6_a_life_that_begins_knows_all_that_was_granted_before<S: QuotaSto
     let (open, ()) = tokio::join!(registering, asking);
     let got = got.into_inner().expect("no panic");
     assert!(got.is_subset(&open), "{got:?} were granted, {open:?} are open");
-    let late = LeaseCall { requests: vec![request(&counter, 1)], ..call(&former) };
+    let late = LeaseCall { requests: vec![request(&counter, 1)], ..LeaseCall::new(&former) };
     let error = store.lease(&late).await.expect_err("a later life has registered");
     assert_eq!(error.kind(), StoreErrorKind::Superseded);
     ask(store, &later, request(&counter, 1)).await;

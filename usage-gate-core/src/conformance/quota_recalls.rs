@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::quotas::{ask, call, counter, give_back, registered, request, window};
+use super::quotas::{ask, counter, give_back, registered, request, window};
 use crate::clock::ManualClock;
 use crate::model::Per;
 use crate::store::{CounterId, LeaseCall, LeaseId, LeaseRequest, NodeIdentity, QuotaStore};
@@ -14,7 +14,7 @@ fn waiting(counter: &CounterId, needed: u64) -> LeaseRequest {
 
 /// What a node is told to give back.
 async fn recalled<S: QuotaStore>(store: &S, node: &NodeIdentity) -> Vec<LeaseId> {
-    store.lease(&call(node)).await.expect("the store is there").recalled
+    store.lease(&LeaseCall::new(node)).await.expect("the store is there").recalled
 }
 
 /// Until they are given back.
@@ -28,7 +28,7 @@ pub async fn leases_are_recalled_for_a_request_that_waits<S: QuotaStore>(store: 
         held.push(ask(store, &holder, request(&counter, want)).await.lease);
     }
     held.sort_unstable();
-    let asked = LeaseCall { requests: vec![waiting(&counter, 5)], ..call(&asker) };
+    let asked = LeaseCall { requests: vec![waiting(&counter, 5)], ..LeaseCall::new(&asker) };
     let answer = store.lease(&asked).await.expect("the store is there");
     assert_eq!((answer.grants[0].units, answer.recalled), (0, vec![]));
     for _ in 0..2 {
@@ -37,7 +37,7 @@ pub async fn leases_are_recalled_for_a_request_that_waits<S: QuotaStore>(store: 
     assert_eq!(window(store, &counter).await.granted, 100, "nobody gives back but the holder");
     give_back(store, &holder, held[0], 10).await;
     assert_eq!(recalled(store, &holder).await, held[1..]);
-    assert_eq!(store.lease(&asked).await.expect("the store is there").grants[0].units, 5);
+    assert_eq!(ask(store, &asker, waiting(&counter, 5)).await.units, 5);
     assert_eq!(recalled(store, &asker).await, [], "what it was just granted is not meant");
     give_back(store, &holder, held[1], 0).await;
     assert_eq!(recalled(store, &holder).await, []);
@@ -83,7 +83,7 @@ pub async fn a4_an_early_lease_is_of_the_period_a_minute_ahead<S: QuotaStore>(st
     for per in [Per::Minute, Per::Hour, Per::Month] {
         let counter = CounterId { per, ..monthly.clone() };
         let early = LeaseRequest { early: true, ..request(&counter, 100) };
-        let asked = LeaseCall { requests: vec![early], ..call(&node) };
+        let asked = LeaseCall { requests: vec![early], ..LeaseCall::new(&node) };
         let answer = store.lease(&asked).await.expect("the store is there");
         let period = answer.grants[0].window.period;
         assert!(period.contains(answer.now.plus_micros(60_000_000)), "{} is not ahead of {}", period.start, answer.now);

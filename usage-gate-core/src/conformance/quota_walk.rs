@@ -84,9 +84,7 @@ async fn forgets_in_one_order<S: QuotaStore>(store: &S, reference: &MemoryStore,
     let pers = [Per::Month, Per::Day, Per::Hour];
     let mut requests: Vec<_> = (0..90).map(|number| request(pers[number % 3])).collect();
     requests.reverse();
-    let nothing =
-        LeaseCall { node: node.clone(), reports: vec![], returns: vec![], debts: vec![], requests: Vec::new() };
-    let call = LeaseCall { requests, ..nothing.clone() };
+    let (nothing, call) = (LeaseCall::new(&node), LeaseCall { requests, ..LeaseCall::new(&node) });
     let stores: [&dyn QuotaStore; 2] = [store, reference];
     for store in stores {
         store.register(&node).await.expect("the store is there");
@@ -278,7 +276,7 @@ impl Walk {
         let mut requests: Vec<_> = (0..count).map(|_| self.request()).collect();
         requests.sort_by(|one, other| one.counter.cmp(&other.counter));
         let debts = self.debts();
-        let call = LeaseCall { node, reports, returns, debts, requests };
+        let call = LeaseCall { reports, returns, debts, requests, ..LeaseCall::new(&node) };
         self.calls.push(call.clone());
         call
     }

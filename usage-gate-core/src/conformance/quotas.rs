@@ -39,6 +39,8 @@ macro_rules! quota_store_tests {
             a2_what_was_not_used_goes_back
             reports_show_use_and_never_go_back
             a_repeated_call_grants_the_same_and_debits_nothing
+            a2_a_call_that_was_granted_nothing_is_granted_nothing_when_it_is_repeated
+            a2_a_call_that_comes_after_a_later_one_is_granted_nothing_new
             a5_a_return_of_an_unknown_lease_creates_nothing
             a5_a_second_return_gives_back_nothing
             a5_a_return_of_another_nodes_lease_changes_nothing
@@ -101,23 +103,20 @@ pub(super) fn request(counter: &CounterId, want: u64) -> LeaseRequest {
     }
 }
 
-pub(super) fn call(node: &NodeIdentity) -> LeaseCall {
-    LeaseCall { node: node.clone(), reports: Vec::new(), returns: Vec::new(), debts: Vec::new(), requests: Vec::new() }
-}
-
 pub(super) async fn ask<S: QuotaStore>(store: &S, node: &NodeIdentity, request: LeaseRequest) -> LeaseGrant {
-    let answer = store.lease(&LeaseCall { requests: vec![request], ..call(node) }).await.expect("the store is there");
+    let answer =
+        store.lease(&LeaseCall { requests: vec![request], ..LeaseCall::new(node) }).await.expect("the store is there");
     answer.grants[0]
 }
 
 async fn report<S: QuotaStore>(store: &S, node: &NodeIdentity, lease: LeaseId, used: u64) {
     let reports = vec![LeaseReport { lease, used }];
-    store.lease(&LeaseCall { reports, ..call(node) }).await.expect("the store is there");
+    store.lease(&LeaseCall { reports, ..LeaseCall::new(node) }).await.expect("the store is there");
 }
 
 pub(super) async fn give_back<S: QuotaStore>(store: &S, node: &NodeIdentity, lease: LeaseId, used: u64) {
     let returns = vec![LeaseReport { lease, used }];
-    store.lease(&LeaseCall { returns, ..call(node) }).await.expect("the store is there");
+    store.lease(&LeaseCall { returns, ..LeaseCall::new(node) }).await.expect("the store is there");
 }
 
 pub(super) async fn window<S: QuotaStore>(store: &S, counter: &CounterId) -> WindowState {
@@ -180,7 +179,7 @@ fn debt(counter: &CounterId, period: Period, used: u64) -> LeaseDebt {
 }
 
 async fn tell<S: QuotaStore>(store: &S, node: &NodeIdentity, debts: &[LeaseDebt]) {
-    store.lease(&LeaseCall { debts: debts.to_vec(), ..call(node) }).await.expect("the store is there");
+    store.lease(&LeaseCall { debts: debts.to_vec(), ..LeaseCall::new(node) }).await.expect("the store is there");
 }
 
 /// It is true too.
@@ -239,7 +238,7 @@ pub async fn debts_are_booked_before_what_is_asked_in_the_same_call<S: QuotaStor
         returns: vec![LeaseReport { lease: first.lease, used: 10 }],
         debts: vec![debt(&counter, first.window.period, 25)],
         requests: vec![request(&counter, 100)],
-        ..call(&node)
+        ..LeaseCall::new(&node)
     };
     for _ in 0..2 {
         let answer = store.lease(&call).await.expect("the store is there");
@@ -254,7 +253,7 @@ pub async fn a_debt_of_a_former_life_is_told_by_the_next<S: QuotaStore>(store: &
     let debt = debt(&counter, window(store, &counter).await.period, 5);
     let later = next_life(&former);
     store.register(&later).await.expect("the store is there");
-    let late = LeaseCall { debts: vec![debt.clone()], ..call(&former) };
+    let late = LeaseCall { debts: vec![debt.clone()], ..LeaseCall::new(&former) };
     let error = store.lease(&late).await.expect_err("a later life has registered");
     assert_eq!((error.kind(), window(store, &counter).await.granted), (StoreErrorKind::Superseded, 0));
     tell(store, &later, &[debt]).await;
@@ -301,7 +300,7 @@ pub async fn reports_show_use_and_never_go_back<S: QuotaStore>(store: &S) {
 pub async fn a_repeated_call_grants_the_same_and_debits_nothing<S: QuotaStore>(store: &S) {
     let (node, one, two) = (registered(store, "a").await, counter(), counter());
     let requests = vec![request(&one, 70), request(&two, 20)];
-    let call = LeaseCall { requests, ..call(&node) };
+    let call = LeaseCall { requests, ..LeaseCall::new(&node) };
     let first = store.lease(&call).await.expect("the store is there");
     ask(store, &node, request(&one, 30)).await;
     let again = store.lease(&call).await.expect("the store is there");
@@ -312,6 +311,54 @@ pub async fn a_repeated_call_grants_the_same_and_debits_nothing<S: QuotaStore>(s
     let closed = store.lease(&call).await.expect("the store is there");
     assert_eq!(units(&closed), units(&first), "also after it was closed");
     assert_eq!(window(store, &one).await.granted, 30, "and is not opened again");
+}
+
+/// Though units have become free meanwhile: the node knows that it has nothing, and would never give them back.
+pub async fn a2_a_call_that_was_granted_nothing_is_granted_nothing_when_it_is_repeated<S: QuotaStore>(store: &S) {
+    let (holder, counter) = (registered(store, "a").await, counter());
+    let many = store.promises().many_nodes;
+    let asker = if many { registered(store, "b").await } else { holder.clone() };
+    let held = ask(store, &holder, request(&counter, 100)).await;
+    let refused = LeaseCall { requests: vec![request(&counter, 10)], ..LeaseCall::new(&asker) };
+    assert_eq!(store.lease(&refused).await.expect("the store is there").grants[0].units, 0);
+    give_back(store, &holder, held.lease, 30).await;
+    // At once, and after a later call of the same node.
+    for granted in [30, 40, 50] {
+        let again = store.lease(&refused).await.expect("the store is there").grants[0];
+        assert_eq!((again.lease, again.units), (refused.requests[0].lease, 0));
+        let state = window(store, &counter).await;
+        assert_eq!((state.granted, state.used), (granted, 30));
+        assert_eq!(ask(store, &asker, request(&counter, 10)).await.units, 10);
+    }
+    // What the ledger has open is what the node knows of.
+    let open = store.register(&next_life(&asker)).await.expect("the store is there");
+    assert_eq!(open.iter().map(|open| open.size).sum::<u64>(), 30);
+    assert!(!open.iter().any(|open| open.lease == refused.requests[0].lease));
+}
+
+/// It was overtaken: nobody waits for its answer. What else it says is true, and counts once.
+pub async fn a2_a_call_that_comes_after_a_later_one_is_granted_nothing_new<S: QuotaStore>(store: &S) {
+    let (node, counter) = (registered(store, "a").await, counter());
+    let held = ask(store, &node, request(&counter, 20)).await;
+    let mut early = LeaseCall { requests: vec![request(&counter, 10)], ..LeaseCall::new(&node) };
+    early.debts.push(debt(&counter, held.window.period, 5));
+    let later = ask(store, &node, request(&counter, 30)).await;
+    for _ in 0..2 {
+        let answer = store.lease(&early).await.expect("the store is there");
+        assert_eq!((answer.grants[0].units, answer.grants[0].window.granted), (0, 55));
+    }
+    // A call that asks for nothing overtakes none that does.
+    let asks = LeaseCall { requests: vec![request(&counter, 10)], ..LeaseCall::new(&node) };
+    give_back(store, &node, held.lease, 20).await;
+    assert_eq!(store.lease(&asks).await.expect("the store is there").grants[0].units, 10);
+    // Numbers begin anew with each life.
+    let next = next_life(&node);
+    let open = store.register(&next).await.expect("the store is there");
+    let mut expected = [(later.lease, 30), (asks.requests[0].lease, 10)];
+    expected.sort_unstable();
+    assert_eq!(open.iter().map(|open| (open.lease, open.size)).collect::<Vec<_>>(), expected);
+    let first = LeaseCall { number: 1, requests: vec![request(&counter, 7)], ..LeaseCall::new(&next) };
+    assert_eq!(store.lease(&first).await.expect("the store is there").grants[0].units, 7);
 }
 
 /// Nor does a report.
@@ -391,7 +438,7 @@ pub async fn a_late_call_of_a_former_life_is_superseded<S: QuotaStore>(store: &S
     let (former, counter) = (registered(store, "a").await, counter());
     for later in [next_life(&former), node("a")] {
         store.register(&later).await.expect("the store is there");
-        let late = LeaseCall { requests: vec![request(&counter, 10)], ..call(&former) };
+        let late = LeaseCall { requests: vec![request(&counter, 10)], ..LeaseCall::new(&former) };
         let error = store.lease(&late).await.expect_err("a later life has registered");
         assert_eq!(error.kind(), StoreErrorKind::Superseded);
         assert_eq!(window(store, &counter).await.granted, 0);
@@ -412,7 +459,7 @@ pub async fn registering_the_same_life_again_changes_nothing<S: QuotaStore>(stor
 
 /// It has to announce itself first.
 pub async fn an_unregistered_node_is_superseded<S: QuotaStore>(store: &S) {
-    let error = store.lease(&call(&node("unknown"))).await.expect_err("it is not registered");
+    let error = store.lease(&LeaseCall::new(&node("unknown"))).await.expect_err("it is not registered");
     assert_eq!(error.kind(), StoreErrorKind::Superseded);
 }
 
@@ -423,7 +470,7 @@ pub async fn several_nodes_share_what_is_left<S: QuotaStore>(store: &S) {
     }
     let (one, two, counter) = (registered(store, "a").await, registered(store, "b").await, counter());
     assert_eq!(ask(store, &one, request(&counter, 20)).await.units, 20);
-    let answer = store.lease(&LeaseCall { requests: vec![request(&counter, 80)], ..call(&two) }).await;
+    let answer = store.lease(&LeaseCall { requests: vec![request(&counter, 80)], ..LeaseCall::new(&two) }).await;
     let answer = answer.expect("the store is there");
     assert_eq!((answer.grants[0].units, answer.active_nodes), (20, 2), "80 are left, of which a fourth");
     let mut granted = 40;

@@ -475,7 +475,12 @@ impl UsageGateBuilder {
             tasks: Mutex::default(),
         });
         let mut joining = Joining::new(&core, found, had);
-        match joining.at_the_start().await? {
+        // Meanwhile: whether the authorities of rates are away is known before anybody is served.
+        let rates = core.rates.iter().flat_map(RateDrivers::all).map(Arc::clone);
+        let looks: tokio::task::JoinSet<()> = rates.map(|driver| async move { driver.look().await }).collect();
+        let joined = joining.at_the_start().await?;
+        looks.join_all().await;
+        match joined {
             Some(position) => {
                 let following = following::begin(&core, known_callers, position).await;
                 super::tasks::start(&core, following);

@@ -16,7 +16,7 @@ use crate::clock::Monotonic;
 use crate::rates::RateDrivers;
 use crate::store::{Changed, Changes, FeedPosition, KeyStore, StoreError, StoreErrorKind};
 
-/// Between two looks at whether a change is to survive a loss of power.
+/// Between two looks at who is new, and at whether a change is to survive a loss of power.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two times at which all callers are written, at least, and as a multiple of how long that takes.
 const KEEP_EVERY: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
@@ -185,7 +185,7 @@ pub(super) async fn keep(core: Weak<GateCore>) {
         let began = tokio::time::Instant::now();
         let whole = began >= due;
         let kept = tokio::task::spawn_blocking(move || core.callers.keep(whole)).await;
-        // Who is known first is written at once, and those who come later after a while.
+        // Who is known first is written at once; those who come later are added to the log, and are among all after a while.
         if matches!(kept, Ok(true)) {
             due = began + KEEP_EVERY.max(began.elapsed() * KEEP_TIMES);
         }

@@ -166,12 +166,6 @@ impl LeaseDriver {
         }
     }
 
-    /// A call that says nothing yet.
-    pub(super) fn nothing(&self) -> LeaseCall {
-        let (reports, returns, debts, requests) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        LeaseCall { node: self.node.clone(), reports, returns, debts, requests }
-    }
-
     /// Reports what was spent, so that reads of the authority are fresh. No second has passed by that: a lease does not become idle by being looked at.
     pub(crate) async fn report(&self) -> Result<(), StoreError> {
         self.round(Round::Recall).await
@@ -220,7 +214,7 @@ impl LeaseDriver {
 
     fn compose(&self, counters: &[Arc<Counter>], round: Round) -> Pending {
         let now = self.clock.monotonic();
-        let mut call = self.nothing();
+        let mut call = LeaseCall::new(&self.node);
         let mut sorted: Vec<&Arc<Counter>> = counters.iter().collect();
         // Sorted, so that calls of several nodes lock counters in one order.
         sorted.sort_by(|a, b| a.id.cmp(&b.id));

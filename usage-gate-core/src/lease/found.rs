@@ -85,7 +85,8 @@ impl LeaseDriver {
                 found.entry.returning = true;
             }
         }
-        let call = LeaseCall { reports: plan.reports, returns: plan.returns, debts: plan.debts, ..self.nothing() };
+        let call =
+            LeaseCall { reports: plan.reports, returns: plan.returns, debts: plan.debts, ..LeaseCall::new(&self.node) };
         if !call.is_empty() {
             self.calls.fetch_add(1, Ordering::Relaxed);
             self.store.lease(&call).await?;

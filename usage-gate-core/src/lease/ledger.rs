@@ -9,7 +9,8 @@
 //! 2. Reports raise what is known of open leases.
 //! 3. Returns close leases: the unspent rest is given back, or a debt is booked.
 //! 4. Debts are booked: leases that were spent before anybody knew of them, and are closed at once. What is told of one is cumulative, and counts once.
-//! 5. Requests get their grants; an id that is known gets the same grant again. Where too little is left for who waits, open leases are recalled.
+//! 5. Requests get their grants; an id that is known gets the same grant again. Where too little is left for who waits, open leases are recalled. A call that is
+//!    not newer than the latest of its life that asked for units is granted nothing new: what is not known of it got nothing, or nobody waits for it any more.
 //!
 //! Invariant: nothing here closes a lease because time passed. Only its holder, or the next life of its node, ends a lease (A6).
 
@@ -94,6 +95,8 @@ pub(crate) struct Ledger {
 struct Node {
     boot: StreamId,
     table: TableId,
+    /// The largest number of a call that asked for units.
+    heard: u64,
 }
 
 #[derive(Debug)]
@@ -146,7 +149,7 @@ impl Ledger {
                     self.end(id, now, |row, lease| row.write_off(lease.size, lease.used));
                 }
             }
-            let node = Node { boot: identity.boot, table: identity.table };
+            let node = Node { boot: identity.boot, table: identity.table, heard: 0 };
             self.nodes.insert(identity.node.as_str().into(), node);
         }
         self.open_of(&identity.node)
@@ -167,8 +170,8 @@ impl Ledger {
 
     /// One call, whole or not at all.
     pub(crate) fn lease(&mut self, call: &LeaseCall, now: Timestamp) -> Result<LeaseAnswer, Superseded> {
-        let node = match self.nodes.get_key_value(&*call.node.node) {
-            Some((node, latest)) if latest.boot == call.node.boot => Arc::clone(node),
+        let (node, heard) = match self.nodes.get_key_value(&*call.node.node) {
+            Some((node, latest)) if latest.boot == call.node.boot => (Arc::clone(node), latest.heard),
             _ => return Err(Superseded),
         };
         for report in &call.reports {
@@ -183,10 +186,14 @@ impl Ledger {
         for debt in &call.debts {
             self.book(debt, now);
         }
+        let is_new = call.number > heard;
+        if is_new && !call.requests.is_empty() {
+            self.nodes.entry(Arc::clone(&node)).and_modify(|latest| latest.heard = call.number);
+        }
         let mut active_nodes = 1;
         let mut granted = Vec::with_capacity(call.requests.len());
         for request in &call.requests {
-            let (units, start, nodes) = self.grant(request, &node, call.node.boot, now);
+            let (units, start, nodes) = self.grant(request, &node, call.node.boot, is_new, now);
             active_nodes = active_nodes.max(nodes);
             granted.push((request, units, start));
         }
@@ -263,6 +270,14 @@ impl Ledger {
         })
     }
 
+    /// Whether a call is granted nothing new, for tests.
+    #[cfg(test)]
+    pub(crate) fn has_heard(&self, call: &LeaseCall) -> bool {
+        self.nodes
+            .get(&*call.node.node)
+            .is_some_and(|latest| latest.boot == call.node.boot && call.number <= latest.heard)
+    }
+
     /// Whether a debt was told, for tests.
     #[cfg(test)]
     pub(crate) fn knows(&self, debt: &DebtKey) -> bool {
@@ -292,7 +307,7 @@ impl Ledger {
         let leases: BTreeMap<LeaseId, &Lease> = self.leases.iter().map(|(id, lease)| (*id, lease)).collect();
         let rows = self.audited().map(|(_, start, row, ..)| (start, row));
         let mut numbers: Vec<u128> =
-            nodes.values().flat_map(|node| [node.boot.as_u128(), node.table.as_u128()]).collect();
+            nodes.values().flat_map(|node| [node.boot.as_u128(), node.table.as_u128(), node.heard.into()]).collect();
         numbers.extend(rows.flat_map(|(start, row)| {
             [start.as_micros().unsigned_abs(), row.cap, row.ceiling, row.granted, row.overrun, row.used_closed]
                 .map(u128::from)
@@ -376,6 +391,7 @@ impl Ledger {
         request: &LeaseRequest,
         node: &Arc<str>,
         boot: StreamId,
+        is_new: bool,
         now: Timestamp,
     ) -> (u64, Timestamp, u32) {
         if let Some(known) = self.leases.get(&request.lease) {
@@ -384,6 +400,9 @@ impl Ledger {
         }
         let period = request.period(now);
         let nodes = self.nodes_of(&request.counter, period.start, node);
+        if !is_new {
+            return (0, period.start, nodes);
+        }
         let starts = self.windows.entry(request.counter.clone()).or_default();
         let new = || Window::new(period, request.cap, request.cap_version);
         let window = starts.entry(period.start).or_insert_with(new);
@@ -523,7 +542,7 @@ mod tests {
     }
 
     fn call(node: &NodeIdentity, requests: Vec<LeaseRequest>) -> LeaseCall {
-        LeaseCall { node: node.clone(), reports: vec![], returns: vec![], debts: vec![], requests }
+        LeaseCall { requests, ..LeaseCall::new(node) }
     }
 
     #[test]
@@ -532,7 +551,7 @@ mod tests {
         let mut now = Timestamp::from_micros(0);
         ledger.register(&node, now);
         ledger.lease(&call(&node, vec![request.clone()]), now).unwrap();
-        // Given back so late that its window goes with it; then the first call is repeated.
+        // Given back so late that its window goes with it; then its id is used once more.
         now = now.plus_micros(500 * 24 * HOUR);
         let returns = vec![LeaseReport { lease: request.lease, used: 1 }];
         ledger.lease(&LeaseCall { returns, ..call(&node, vec![]) }, now).unwrap();

@@ -15,7 +15,7 @@ use super::shared::Call;
 use crate::clock::{Clock, Monotonic};
 use crate::lease::{Counter, CounterState};
 use crate::metrics::{LeaseStore, Metrics};
-use crate::store::{RateAnswer, RateCall, RateStore, StoreErrorKind};
+use crate::store::{CounterId, RateAnswer, RateCall, RateStore, StoreErrorKind};
 
 /// Counters in one call, at most.
 const MOST_COUNTERS: usize = 1_024;
@@ -23,6 +23,10 @@ const MOST_COUNTERS: usize = 1_024;
 const LATE_NANOS: u64 = 1_000_000_000;
 /// For how long a node counts that is not heard of any more.
 const ACTIVE_NANOS: u64 = 60_000_000_000;
+/// Between two words of a counter that cannot be read.
+const TOLD_EVERY_NANOS: u64 = 60_000_000_000;
+/// For an authority to answer at the start; one that does not is away.
+const ANSWER_FIRST: Duration = Duration::from_secs(2);
 /// Between two calls while there is no answer.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -42,6 +46,8 @@ pub(crate) struct RateDriver {
     unusable: AtomicBool,
     /// Since when a call is under way; 0 if none is.
     asked_at: AtomicU64,
+    /// When it was last said that a counter cannot be read; 0 for never.
+    broken_told: AtomicU64,
     nodes: Nodes,
 }
 
@@ -121,6 +127,7 @@ impl RateDriver {
             away: AtomicBool::new(false),
             unusable: AtomicBool::new(false),
             asked_at: AtomicU64::new(0),
+            broken_told: AtomicU64::new(0),
             nodes: Nodes::default(),
         }
     }
@@ -173,6 +180,21 @@ impl RateDriver {
     pub(crate) fn remember(&self, nodes: u32) {
         // An answer that came first is newer.
         let _ = self.nodes.most.compare_exchange(0, nodes, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Finds out whether the authority is there, by asking for nothing: before anybody is served who may need it.
+    pub(crate) async fn look(&self) {
+        let call = RateCall { node: self.node.clone(), rates: Vec::new(), slots: Vec::new() };
+        let answer = tokio::time::timeout(ANSWER_FIRST, self.ask(&call)).await;
+        if answer.is_err() {
+            self.asked_at.store(0, Ordering::Release);
+            self.away.store(true, Ordering::Release);
+            tracing::warn!(store = self.label.as_str(), "the authority of rates did not answer in time");
+        }
+        if !matches!(answer, Ok(Some(_))) {
+            // Asked again as soon as the task runs.
+            self.wake.notify_one();
+        }
     }
 
     /// Runs until the future is dropped.
@@ -255,13 +277,23 @@ impl RateDriver {
         let now = self.clock.monotonic();
         match &answer {
             Some(Some(answer)) => {
+                let is_broken = |counter: &CounterId| answer.broken.iter().any(|(broken, _)| broken == counter);
                 for ((rate, request), grant) in rates.iter().zip(&call.rates).zip(&answer.rates) {
+                    if is_broken(&request.counter) {
+                        rate.held.failed(request, now);
+                        continue;
+                    }
                     rate.held.granted(request, grant, now);
                     rate.pay(now);
                 }
                 for ((shared, request), grant) in slots.iter().zip(&call.slots).zip(&answer.slots) {
-                    shared.held.granted(request, *grant, now);
+                    if is_broken(&request.counter) {
+                        shared.held.failed(request, now);
+                    } else {
+                        shared.held.granted(request, *grant, now);
+                    }
                 }
+                self.tell_of_broken(answer, now);
             }
             Some(None) => {
                 rates.iter().zip(&call.rates).for_each(|(rate, request)| rate.held.failed(request, now));
@@ -271,6 +303,18 @@ impl RateDriver {
         }
         due.iter().filter_map(|counter| call_of(counter)).for_each(|call| call.answered().notify_waiters());
         !matches!(answer, Some(None))
+    }
+
+    /// Logs a counter that cannot be read, now and then as long as there is one.
+    fn tell_of_broken(&self, answer: &RateAnswer, now: Monotonic) {
+        let Some((counter, why)) = answer.broken.first() else { return };
+        // Relaxed: one task writes.
+        let before = Monotonic(self.broken_told.load(Ordering::Relaxed));
+        if before.0 == 0 || now.nanos_since(before) > TOLD_EVERY_NANOS {
+            self.broken_told.store(now.0, Ordering::Relaxed);
+            let others = answer.broken.len().saturating_sub(1);
+            tracing::error!(%counter, why, others, store = self.label.as_str(), "a rate cannot be read: its requests are refused until its key is removed");
+        }
     }
 
     async fn ask(&self, call: &RateCall) -> Option<RateAnswer> {

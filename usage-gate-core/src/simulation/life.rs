@@ -59,8 +59,7 @@ impl<'a> Life<'a> {
         match world.broken {
             Broken::RefundByTimeout => {
                 let returns = open.drain(..).map(|open| LeaseReport { lease: open.lease, used: open.used }).collect();
-                let call =
-                    LeaseCall { node: driver.node.clone(), reports: vec![], returns, debts: vec![], requests: vec![] };
+                let call = LeaseCall { returns, ..LeaseCall::new(&driver.node) };
                 at_once(driver.store.lease(&call))?;
             }
             Broken::AbsentIsFull => found.drain(..).for_each(|found| found.slot.release()),
@@ -204,9 +203,7 @@ impl<'a> Life<'a> {
                         entry.begin_return();
                         entry.adjust(1);
                     }
-                    let node = self.driver.node.clone();
-                    let call =
-                        LeaseCall { node, reports: vec![], returns: vec![report], debts: vec![], requests: vec![] };
+                    let call = LeaseCall { returns: vec![report], ..LeaseCall::new(&self.driver.node) };
                     drop(at_once(self.driver.store.lease(&call)));
                 }
             }

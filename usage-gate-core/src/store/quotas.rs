@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::net::{AddrParseError, IpAddr};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{CounterTag, StoreError};
@@ -238,6 +239,9 @@ impl LeaseRequest {
 pub struct LeaseCall {
     /// Who asks.
     pub node: NodeIdentity,
+    /// Which call of this process life it is: larger than that of any before it, and the same when it is repeated. A call that is not newer than the
+    /// latest that asked for units is a repeat, or has been overtaken: nothing new is granted to it.
+    pub number: u64,
     /// What was spent of leases that stay open.
     pub reports: Vec<LeaseReport>,
     /// Leases that end here, with what was spent of them in the end: the rest goes back. It may be less than was reported, since requests that
@@ -247,6 +251,27 @@ pub struct LeaseCall {
     pub debts: Vec<LeaseDebt>,
     /// New leases; sorted by counter, so that calls of several nodes do not deadlock.
     pub requests: Vec<LeaseRequest>,
+}
+
+impl LeaseCall {
+    /// A call that says nothing yet, with a larger number than any that this process has made.
+    ///
+    /// ```
+    /// use usage_gate_core::model::StreamId;
+    /// use usage_gate_core::store::{LeaseCall, NodeIdentity, TableId};
+    ///
+    /// let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
+    /// assert!(LeaseCall::new(&node).number < LeaseCall::new(&node).number);
+    /// ```
+    #[must_use]
+    pub fn new(node: &NodeIdentity) -> Self {
+        /// A process is one life of each of its nodes.
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        // Relaxed: a node makes its calls one after the other.
+        let number = CALLS.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let (reports, returns, debts, requests) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { node: node.clone(), number, reports, returns, debts, requests }
+    }
 }
 
 /// One counter in one period, as its authority knows it.
@@ -345,7 +370,9 @@ impl QuotaPromises {
 ///   so old that its window would be forgotten at once is passed over. Debts come after returns and before requests, so that what is granted
 ///   in the same call knows of them.
 /// - A lease of which others need units is named to its holder in every answer until it is closed; only its holder gives it back (A6).
-/// - A call is one transaction. Repeating it (after a lost answer) grants the same and debits nothing more.
+/// - A call is one transaction. Repeating it (after a lost answer) grants the same and debits nothing more. Where the first copy was granted nothing, so
+///   is every other, whatever has become free meanwhile, and however late it comes: of each life the [number](LeaseCall::number) of its latest
+///   call for units is kept, and a call that is not newer gets what is known by the ids of its leases, else 0. What it reports, returns and tells counts.
 /// - A call of a process life that is not the node's latest is refused with
 ///   [`Superseded`](super::StoreErrorKind::Superseded).
 ///

@@ -173,6 +173,9 @@ pub struct RateAnswer {
     pub slots: Vec<SlotGrant>,
     /// Nodes that were heard of within the last minute, this one included.
     pub active_nodes: u32,
+    /// Counters that have no answer in this call, each with why: what is kept of them cannot be read. What stands in their place above says nothing. They are asked for
+    /// again, and the others are not affected.
+    pub broken: Vec<(CounterId, String)>,
 }
 
 /// The authority for rates and concurrency of several nodes.

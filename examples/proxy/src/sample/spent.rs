@@ -34,7 +34,7 @@ impl<'a> Spent<'a> {
     /// Books what was used of the periods that run now.
     pub(super) async fn book(&self, cast: &Cast, used: &Used) -> anyhow::Result<()> {
         let position = self.opened.books.keys.position().await?;
-        let mut call = self.call();
+        let mut call = LeaseCall::new(&self.node);
         for limit in &cast.plan.limits {
             if limit.kind != LimitKind::Quota {
                 continue;
@@ -67,7 +67,7 @@ impl<'a> Spent<'a> {
         }
         call.requests.sort_by(|one, other| one.counter.cmp(&other.counter));
         let answer = self.opened.books.quotas.lease(&call).await?;
-        let mut returned = self.call();
+        let mut returned = LeaseCall::new(&self.node);
         for (request, grant) in call.requests.iter().zip(&answer.grants) {
             // Nobody else holds units of a tenant that was just made.
             if grant.units != request.want {
@@ -82,15 +82,5 @@ impl<'a> Spent<'a> {
         }
         self.opened.books.quotas.lease(&returned).await?;
         Ok(())
-    }
-
-    fn call(&self) -> LeaseCall {
-        LeaseCall {
-            node: self.node.clone(),
-            reports: Vec::new(),
-            returns: Vec::new(),
-            debts: Vec::new(),
-            requests: Vec::new(),
-        }
     }
 }

@@ -55,6 +55,9 @@ async fn without_either_known_keys_are_served_by_what_is_leased_and_by_policy() 
     check(vec![
         Case::new("both refuse connections", Fault::Cut).away([BOTH; 3]),
         Case::new("both are black holes", Fault::BlackHole).away([BOTH; 3]),
+        Case::new("both refuse connections, and a node is killed and starts", Fault::Cut)
+            .away([BOTH; 3])
+            .with_a_restart(),
     ])
     .await;
 }

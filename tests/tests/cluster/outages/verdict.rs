@@ -128,6 +128,10 @@ impl<'a> Judged<'a> {
         // What A.4 allows, and nothing of it where the policy is to refuse.
         if without > 0 && policy == Policy::Share {
             curve = curve.change_over(down, down + NOTICED).change_over(up, healed.max(up + NOTICED));
+            // The part of a node that was killed begins full once more.
+            if let Some((gone, there)) = self.answers.restarted {
+                curve = curve.change_over(gone, there + NOTICED);
+            }
             if without < case.away.len() {
                 let cut_off = f64::from(u32::try_from(without).unwrap());
                 curve = curve.faster(down, healed, rate * cut_off / nodes);

@@ -32,11 +32,13 @@ pub(super) struct Case {
     pub(super) fault: Fault,
     pub(super) away: [Reach; NODES],
     pub(super) has_valkey: bool,
+    /// Whether the first node is killed in the middle, and starts again while the stores are away.
+    pub(super) restarts: bool,
 }
 
 impl Case {
     pub(super) fn new(name: &'static str, fault: Fault) -> Self {
-        Self { name, fault, away: [Reach::default(); NODES], has_valkey: true }
+        Self { name, fault, away: [Reach::default(); NODES], has_valkey: true, restarts: false }
     }
 
     pub(super) fn away(mut self, away: [Reach; NODES]) -> Self {
@@ -47,6 +49,12 @@ impl Case {
     /// PostgreSQL keeps the rates too.
     pub(super) fn without_valkey(mut self) -> Self {
         self.has_valkey = false;
+        self
+    }
+
+    /// The first node is killed in the middle, and starts again.
+    pub(super) fn with_a_restart(mut self) -> Self {
+        self.restarts = true;
         self
     }
 
@@ -96,6 +104,8 @@ pub(super) struct Answers {
     pub(super) policy: Policy,
     pub(super) passed: Passed,
     pub(super) down: Duration,
+    /// From when on the first node was not there, until it was again.
+    pub(super) restarted: Option<(Duration, Duration)>,
     pub(super) up: Duration,
     pub(super) healed: Duration,
     /// Requests of it that reached the upstream, and those that are billed, by id.
@@ -137,7 +147,7 @@ pub(super) async fn run(case: Case) -> Seen {
         }
         stores.push(node);
     }
-    let cluster = Cluster::start_each(&stores, "").await;
+    let mut cluster = Cluster::start_each(&stores, "").await;
     let outage = outage();
     // Half of what is asked for during the outage is there when it begins, and nodes hold half of that at most.
     let units = 160 + 20 * usize::try_from(outage.as_secs()).unwrap();
@@ -155,8 +165,11 @@ pub(super) async fn run(case: Case) -> Seen {
     sleep(BEFORE).await;
     proxies.iter().for_each(|proxy| proxy.set(case.fault));
     let down: Vec<Duration> = loads.iter().map(Load::now).collect();
-    let (began, mut probing) = (Instant::now(), JoinSet::new());
+    let (began, mut probing, mut restarted) = (Instant::now(), JoinSet::new(), Vec::new());
     for round in 0..outage.as_secs() {
+        if case.restarts && round == outage.as_secs() / 2 {
+            restarted = restart(&mut cluster, &urls, &loads).await;
+        }
         probe(&case, &cluster, &unseen, round, began + outage, &mut probing);
         sleep((began + Duration::from_secs(round + 1)).saturating_duration_since(Instant::now())).await;
     }
@@ -189,8 +202,8 @@ pub(super) async fn run(case: Case) -> Seen {
     for (at, load) in loads.into_iter().enumerate() {
         let (passed, caller) = (load.stop().await, &callers[at]);
         let (down, up, healed) = (down[at], up[at], healed[at]);
-        let (upstream, billed) = (Vec::new(), Vec::new());
-        answers.push(Answers { policy: caller.policy, passed, down, up, healed, upstream, billed });
+        let (restarted, upstream, billed) = (restarted.get(at).copied(), Vec::new(), Vec::new());
+        answers.push(Answers { policy: caller.policy, passed, down, restarted, up, healed, upstream, billed });
     }
     let probes = probing.join_all().await;
     served_strangers += probes.iter().filter(|probe| probe.status == 200).count();
@@ -203,6 +216,26 @@ pub(super) async fn run(case: Case) -> Seen {
     let strangers = reached.remove(&stranger).unwrap_or_default().len();
     assert_eq!(strangers, served_strangers, "requests with a key that was seen first during an outage");
     Seen { case, outage, units, healing, callers: answers, probes, misread }
+}
+
+/// Kills the first node and starts it again on its data, and says when for each load. Requests that are under way in a kill have a test of their own: here clients
+/// let go of the node first, so that every request has an answer.
+async fn restart(cluster: &mut Cluster, urls: &Mutex<Vec<String>>, loads: &[Load]) -> Vec<(Duration, Duration)> {
+    let mut others = cluster.urls();
+    others[0] = others[1].clone();
+    *urls.lock().unwrap() = others;
+    for load in loads {
+        let changed = load.now();
+        while !load.all_have_sent_after(changed) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let gone: Vec<Duration> = loads.iter().map(Load::now).collect();
+    cluster.kill(0).await;
+    cluster.start_again(0).await;
+    let there: Vec<Duration> = loads.iter().map(Load::now).collect();
+    *urls.lock().unwrap() = cluster.urls();
+    gone.into_iter().zip(there).collect()
 }
 
 async fn ready(cluster: &Cluster, node: usize) -> Value {

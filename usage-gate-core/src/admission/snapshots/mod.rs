@@ -1,10 +1,12 @@
 //! Known callers on disk, so that a restart knows them while the key store is away.
 //!
-//! Two files in the data directory: the [callers](file) as they were cached at some moment, written every few seconds if they have changed; and a [log](log) of what has changed since, and of
-//! when the feed of changes was last heard of. Both hold hashes of secrets, and no secret.
+//! Two files in the data directory: the [callers](file) as they were cached at some moment, written every few seconds if they have changed; and a [log](log) of what has changed since, of
+//! who was seen first since, and of when the feed of changes was last heard of. Both hold hashes of secrets, and no secret. Who is new is added to the log every second, so that the
+//! callers, which may be many, need not be written as often.
 //!
 //! Invariant: a caller that is on disk is not touched by any change that this process has applied. A change is written to the log before it is applied, under the lock under which the
-//! callers' number is read, so that a `kill -9` between any two steps leaves a log that is ahead of the callers and never behind them. Where the log cannot be written, the callers go.
+//! callers' number is read, and every caller is kept with the number of changes that were applied when it was taken from the cache; so that a `kill -9` between any two steps leaves a log
+//! that is ahead of the callers and never behind them. Where the log cannot be written, the callers go.
 //! After a loss of power the log may lack the changes of the last second or so; then what is known is as old as that, which `max_stale` allows.
 //!
 //! A file that is damaged is not used, nor is one beside it: no key is served from half of what was known.
@@ -13,6 +15,7 @@ mod document;
 mod file;
 mod log;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +32,8 @@ use log::ChangeLog;
 const NOTED_EVERY_MICROS: u64 = 5_000_000;
 /// A log that is longer is replaced by new callers, changed or not.
 const LONGEST_LOG: u64 = 256 * 1_024;
+/// To one that is longer nobody is added: they are among the next callers.
+const MOST_ADDED: u64 = 16 << 20;
 
 /// A caller as it is cached.
 pub(crate) type Known = (CredentialId, Arc<ResolvedKey>);
@@ -64,6 +69,8 @@ pub(crate) struct Snapshots {
     writing: Mutex<()>,
     /// Whether the callers on disk are not those in the cache.
     changed: AtomicBool,
+    /// Who was filled into the cache since it was last looked at.
+    newcomers: Mutex<HashSet<CredentialId>>,
     /// Whether the log has what is not on the disk itself.
     unsynced: AtomicBool,
 }
@@ -118,7 +125,8 @@ impl Snapshots {
 
     fn of(folder: PathBuf, pepper: u64, following: Following) -> Self {
         let (changed, unsynced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { folder, pepper, following: Mutex::new(following), writing: Mutex::default(), changed, unsynced }
+        let (following, writing, newcomers) = (Mutex::new(following), Mutex::default(), Mutex::default());
+        Self { folder, pepper, following, writing, changed, newcomers, unsynced }
     }
 
     /// Writes a change down, then applies it. Callers that are taken from the cache after this has returned are not touched by it.
@@ -147,7 +155,12 @@ impl Snapshots {
     }
 
     /// A caller was filled into the cache.
-    pub(crate) fn filled(&self) {
+    pub(crate) fn filled(&self, credential: CredentialId) {
+        let mut new = self.newcomers();
+        if new.len() < MOST_KEPT {
+            new.insert(credential);
+        }
+        drop(new);
         // Relaxed: the next look sees it, or the one after.
         self.changed.store(true, Ordering::Relaxed);
     }
@@ -174,6 +187,8 @@ impl Snapshots {
         if !due {
             return false;
         }
+        // They are in the cache, which is read after this.
+        self.newcomers().clear();
         if let Err(error) = self.write_callers(known) {
             self.changed.store(true, Ordering::Release);
             tracing::warn!(
@@ -211,6 +226,39 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Adds to the log who was filled into the cache since it was last looked at: as `known` gives them, of whom no change has touched which was applied before that. Blocks on the disk.
+    pub(crate) fn add(&self, known: impl FnOnce(&HashSet<CredentialId>) -> Vec<Known>) {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = std::mem::take(&mut *self.newcomers());
+        let last = {
+            let following = self.following();
+            match &following.log {
+                Some(_) if !new.is_empty() => following.last,
+                _ => return,
+            }
+        };
+        let mut plans = HashSet::new();
+        for (credential, resolved) in known(&new) {
+            // With their plans, of which the callers on disk may have none.
+            let plan = plans.insert((resolved.plan.id.clone(), resolved.plan.version));
+            let plan = plan.then(|| log::Line::plan(&resolved.plan));
+            for line in plan.into_iter().chain([log::Line::known(last, credential, &resolved)]) {
+                let mut following = self.following();
+                if following.log.as_ref().is_none_or(|log| log.length() > MOST_ADDED) {
+                    return;
+                }
+                match line {
+                    Ok(line) => self.write(&mut following, &line),
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "a caller cannot be written down");
+                    }
+                }
+            }
+        }
+        self.unsynced.store(true, Ordering::Release);
+        self.sync();
+    }
+
     /// Has the log survive a loss of power too. Blocks on the disk.
     pub(crate) fn sync(&self) {
         if !self.unsynced.swap(false, Ordering::AcqRel) {
@@ -223,6 +271,11 @@ impl Snapshots {
         if let Err(error) = synced {
             tracing::warn!(error = &error as &dyn std::error::Error, "changes of callers cannot be synced to disk");
         }
+    }
+
+    fn newcomers(&self) -> MutexGuard<'_, HashSet<CredentialId>> {
+        // A set is whole between any two calls.
+        self.newcomers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn following(&self) -> MutexGuard<'_, Following> {

@@ -70,6 +70,20 @@ fn callers(count: usize) -> Vec<Known> {
     callers
 }
 
+/// Somebody is new: all who are known are written.
+fn anybody() -> CredentialId {
+    callers(1)[0].0
+}
+
+/// These are new, and are added.
+fn add(disk: &Snapshots, known: &[Known]) {
+    known.iter().for_each(|(credential, _)| disk.filled(*credential));
+    disk.add(|new| {
+        assert_eq!(new.len(), known.len());
+        known.to_vec()
+    });
+}
+
 fn ids(callers: &[Known]) -> Vec<KeyId> {
     callers.iter().map(|(_, resolved)| resolved.key.id).collect()
 }
@@ -84,7 +98,7 @@ fn what_is_read_is_what_was_known() {
         resolved.tenant.calendar.changed("Asia/Kolkata".parse().unwrap(), AnchorDay::new(31).unwrap(), second(0));
     resolved.key.allowed_addresses = vec!["192.0.2.0/24".parse().unwrap()];
     resolved.key.expires_at = Some(second(9).plus_micros(1));
-    disk.filled();
+    disk.filled(anybody());
     disk.keep(|| known.clone());
     let read = folder.read().unwrap();
     assert_eq!(read.heard, heard(1));
@@ -104,7 +118,7 @@ fn a_change_that_was_applied_is_there_after_a_kill_at_any_moment() {
     let folder = Folder::new();
     let disk = folder.begin();
     let known = callers(4);
-    disk.filled();
+    disk.filled(anybody());
     disk.keep(|| known.clone());
     assert_eq!(folder.keys(), ids(&known));
     let key = Changed::Key(known[0].1.key.id);
@@ -120,15 +134,77 @@ fn a_change_that_was_applied_is_there_after_a_kill_at_any_moment() {
     assert_eq!(folder.keys(), ids(&known[3..]));
     // A kill between the callers and the new log: lines of before are passed over.
     let log = std::fs::read(folder.file("callers.changes")).unwrap();
-    disk.filled();
+    disk.filled(anybody());
     disk.keep(|| known[2..].to_vec());
     std::fs::write(folder.file("callers.changes"), log).unwrap();
     assert_eq!(folder.keys(), ids(&known[2..]), "it was resolved again after the change");
     let disk = folder.begin();
-    disk.filled();
+    disk.filled(anybody());
     disk.keep(|| known.clone());
     disk.apply(&Changed::All, || {});
     assert_eq!(folder.keys(), []);
+}
+
+#[test]
+fn who_is_new_is_added_and_goes_with_the_next_change() {
+    let folder = Folder::new();
+    let disk = folder.begin();
+    let known = callers(5);
+    disk.filled(anybody());
+    disk.keep(|| known[..1].to_vec());
+    add(&disk, &known[1..3]);
+    assert_eq!(folder.keys(), ids(&known[..3]));
+    disk.add(|_| panic!("nobody is new"));
+    // One that changes while it is written down is not served; once it was resolved again it is.
+    disk.filled(known[3].0);
+    disk.add(|_| {
+        disk.apply(&Changed::Key(known[3].1.key.id), || {});
+        known[3..4].to_vec()
+    });
+    assert_eq!(folder.keys(), ids(&known[..3]));
+    add(&disk, &known[3..4]);
+    assert_eq!(folder.keys(), ids(&known[..4]));
+    disk.apply(&Changed::Tenant(known[1].1.tenant.id), || {});
+    let left = [&known[..1], &known[2..4]].concat();
+    assert_eq!(folder.keys(), ids(&left));
+    // Filled again, it is there once, as it was last.
+    let mut again = known[2].clone();
+    Arc::make_mut(&mut again.1).tenant.name = "renamed".into();
+    add(&disk, &[again]);
+    let read = folder.read().unwrap();
+    assert_eq!(read.callers.len(), 3);
+    assert!(read.callers.iter().any(|(credential, found)| *credential == known[2].0 && found.tenant.name == "renamed"));
+    // A kill between the callers and the new log: who was added is of before, and judged by all that came after it.
+    let log = std::fs::read(folder.file("callers.changes")).unwrap();
+    disk.filled(anybody());
+    disk.keep(|| known[4..].to_vec());
+    assert_eq!(folder.keys(), ids(&known[4..]));
+    std::fs::write(folder.file("callers.changes"), log).unwrap();
+    assert_eq!(folder.keys(), ids(&known[2..]));
+}
+
+#[test]
+fn a_kill_while_somebody_is_added_leaves_the_others() {
+    let folder = Folder::new();
+    let disk = folder.begin();
+    let known = callers(3);
+    disk.filled(anybody());
+    disk.keep(|| known[..1].to_vec());
+    add(&disk, &known[1..2]);
+    let name = folder.file("callers.changes");
+    let before = std::fs::read(&name).unwrap().len();
+    add(&disk, &known[2..]);
+    drop(disk);
+    let whole = std::fs::read(&name).unwrap();
+    for end in before..whole.len() {
+        std::fs::write(&name, &whole[..end]).unwrap();
+        assert_eq!(folder.keys(), ids(&known[..2]), "cut off at {end}");
+        // The next process goes on behind the last whole line.
+        let read = folder.read().unwrap();
+        let disk = Snapshots::go_on(folder.0.clone(), PEPPER, &read).unwrap();
+        disk.apply(&Changed::Key(known[0].1.key.id), || {});
+        assert_eq!(folder.keys(), ids(&known[1..2]), "cut off at {end}");
+    }
 }
 
 #[test]
@@ -136,7 +212,7 @@ fn the_log_goes_on_where_an_earlier_process_ended() {
     let folder = Folder::new();
     let disk = folder.begin();
     let known = callers(3);
-    disk.filled();
+    disk.filled(anybody());
     disk.keep(|| known.clone());
     disk.apply(&Changed::Key(known[0].1.key.id), || {});
     disk.heard(heard(20));
@@ -159,7 +235,7 @@ fn nothing_is_served_from_files_that_are_damaged_old_or_of_another_pepper() {
     let folder = Folder::new();
     let disk = folder.begin();
     let known = callers(2);
-    disk.filled();
+    disk.filled(anybody());
     disk.keep(|| known.clone());
     disk.apply(&Changed::Key(KeyId::generate()), || {});
     let whole = ["callers.snapshot", "callers.changes"].map(|name| (name, std::fs::read(folder.file(name)).unwrap()));
@@ -193,7 +269,7 @@ fn callers_go_where_a_change_cannot_be_written() {
     let folder = Folder::new();
     let disk = folder.begin();
     let known = callers(2);
-    disk.filled();
+    disk.filled(anybody());
     disk.keep(|| known.clone());
     // Every write to it fails.
     disk.following().log = Some(ChangeLog::of(std::fs::File::options().write(true).open("/dev/full").unwrap()));
@@ -209,7 +285,7 @@ fn callers_go_where_a_change_cannot_be_written() {
 fn a_node_that_hears_nothing_new_keeps_a_short_log() {
     let folder = Folder::new();
     let disk = folder.begin();
-    disk.filled();
+    disk.filled(anybody());
     for second in 2..100_000 {
         disk.heard(Heard { at: super::tests::second(second), ..heard(1) });
         if second % 10 == 0 {

@@ -273,8 +273,7 @@ impl<'a> Life<'a> {
         match world.broken {
             Broken::RefundByTimeout => {
                 let returns = open.iter().map(|open| LeaseReport { lease: open.lease, used: open.used }).collect();
-                let call =
-                    LeaseCall { node: driver.node.clone(), reports: vec![], returns, debts: vec![], requests: vec![] };
+                let call = LeaseCall { returns, ..LeaseCall::new(&driver.node) };
                 at_once(driver.store.lease(&call)).unwrap();
                 at_once(driver.take_over(&[], &mut FoundLeases::new(found))).unwrap();
             }
@@ -425,13 +424,7 @@ impl<'a> Life<'a> {
                 self.world.records.borrow_mut().push((self.stream, entry.tag(), 1));
             }
             entry.begin_return();
-            let call = LeaseCall {
-                node: self.driver.node.clone(),
-                reports: vec![],
-                returns: vec![report],
-                debts: vec![],
-                requests: vec![],
-            };
+            let call = LeaseCall { returns: vec![report], ..LeaseCall::new(&self.driver.node) };
             at_once(self.driver.store.lease(&call)).unwrap();
         }
     }

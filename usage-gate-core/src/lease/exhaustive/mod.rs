@@ -212,10 +212,7 @@ impl Model for Small {
                             .iter()
                             .map(|open| LeaseReport { lease: open.lease, used: open.used })
                             .collect();
-                        ledger.lease(
-                            &LeaseCall { node: of, reports: vec![], returns, debts: vec![], requests: vec![] },
-                            now,
-                        )
+                        ledger.lease(&LeaseCall { returns, ..LeaseCall::new(&of) }, now)
                     })
                     .ok()?;
             }
@@ -300,6 +297,7 @@ impl Small {
                 };
                 let asked = LeaseCall {
                     node: heard,
+                    number: call.number.into(),
                     reports: reports(&call.reports),
                     returns: reports(&call.returns),
                     debts: Vec::new(),

@@ -100,6 +100,10 @@ impl Quotas {
         marks: &Marks,
     ) -> Result<Reply, String> {
         let (mut call, wall) = (call.clone(), self.now(now));
+        if self.broken == Broken::RefusalsForgotten {
+            // A number that the ledger has not heard.
+            call.number = LeaseCall::new(&call.node).number;
+        }
         let plans = self.plans_of(&call, wall, books);
         match self.broken {
             Broken::FormerLifeHeard => {
@@ -111,6 +115,9 @@ impl Quotas {
             Broken::OldPlanWins => call.requests.iter_mut().for_each(|request| request.cap_version = 1),
             Broken::RefundByTimeout => self.refund(&call.node.node, now, books)?,
             _ => {}
+        }
+        if self.ledger.has_heard(&call) {
+            marks.hit(Mark::HeardAgain);
         }
         self.heard.insert(call.node.node.clone(), now);
         let told = call.debts.iter().filter(|debt| !self.ledger.knows(&DebtKey::of(debt))).count();
@@ -150,7 +157,9 @@ impl Quotas {
     fn plans_of(&self, call: &LeaseCall, now: Timestamp, books: &Books) -> Vec<(Key, u32, u64)> {
         let of_debt = |debt: &LeaseDebt| ((self.place(&debt.counter), debt.period.start), debt.cap_version, debt.cap);
         let debts = call.debts.iter().map(of_debt).filter(|(key, ..)| self.row(*key).is_none());
-        let is_new = |request: &&LeaseRequest| books.leases.get(&request.lease).is_none_or(|known| known.lost);
+        let heard = self.ledger.has_heard(call);
+        let is_new =
+            |request: &&LeaseRequest| !heard && books.leases.get(&request.lease).is_none_or(|known| known.lost);
         let requests = call.requests.iter().filter(is_new);
         debts.chain(requests.map(|request| (self.key(request, now), request.cap_version, request.cap))).collect()
     }
@@ -168,7 +177,7 @@ impl Quotas {
         for node in self.latest.iter().filter_map(silent).collect::<Vec<_>>() {
             let open = self.ledger.register(&node, wall);
             let returns = open.iter().map(|open| LeaseReport { lease: open.lease, used: open.used }).collect();
-            let call = LeaseCall { node, reports: vec![], returns, debts: vec![], requests: vec![] };
+            let call = LeaseCall { returns, ..LeaseCall::new(&node) };
             drop(self.ledger.lease(&call, wall));
             self.closed(&call.returns, books)?;
         }
@@ -258,24 +267,17 @@ impl Quotas {
         self.latest.clear();
     }
 
-    /// When every node has given back what it knows of: only what nobody knows of is open.
+    /// When every node has given back what it knows of: nothing is open of which nobody knows.
     pub(super) fn all_is_back(&self, books: &Books) -> Result<(), String> {
         for (counter, start, row, open, _) in self.ledger.audited().filter(|_| !books.restored) {
-            let key = (self.place(counter), start);
-            let unknown = |(id, lease): &(&LeaseId, &Lease)| {
-                lease.key == key && lease.closed.is_none() && books.told_none.contains(id)
-            };
-            let late: i64 = books.leases.iter().filter(unknown).map(|(_, lease)| lease.size).sum();
-            if i64::try_from(open).unwrap() != late {
-                return Err(format!(
-                    "A2: everything went back but {open} units of {key:?}, {late} of which nobody knows: {row:?}"
-                ));
+            if open > 0 {
+                return Err(format!("A2: {open} units of {counter} from {start} are open, and nobody knows: {row:?}"));
             }
         }
         Ok(())
     }
 
-    /// When later lives have given back even that: what was used is what the ledger counts, and the rest can be granted.
+    /// After further lives: what was used is what the ledger counts, and the rest can be granted.
     pub(super) fn finish(&self, books: &Books) -> Result<(), String> {
         if books.restored {
             // Leases that were closed since the backup are open for nobody.

@@ -1,6 +1,6 @@
 //! What passed, whatever nodes and authorities say of it, and what was allowed to.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::model::Timestamp;
 use crate::store::{LeaseId, RateTerms};
@@ -54,9 +54,6 @@ pub(super) struct Lease {
 pub(super) struct Books {
     pub(super) by_key: BTreeMap<Key, Book>,
     pub(super) leases: HashMap<LeaseId, Lease>,
-    /// Leases of which their node was told that nothing was left. Where the same call arrives once more, there may be something: it is granted, and nobody knows
-    /// of it before the node's next life.
-    pub(super) told_none: HashSet<LeaseId>,
     /// Units by quota that were on their way between a lease and these books when a process was killed: they are here or there.
     pub(super) unsure: [i64; 2],
     /// Whether a ledger was put back: what was closed since then may be open again.

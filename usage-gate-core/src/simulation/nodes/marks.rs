@@ -41,9 +41,10 @@ pub(super) enum Mark {
     Restored,
     RestartedEmpty,
     FellBack,
+    HeardAgain,
 }
 
-pub(super) const MARKS: u8 = Mark::FellBack as u8 + 1;
+pub(super) const MARKS: u8 = Mark::HeardAgain as u8 + 1;
 
 #[derive(Debug, Default)]
 pub(super) struct Marks(Cell<u64>);

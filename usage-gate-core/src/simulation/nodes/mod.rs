@@ -32,6 +32,8 @@ enum Broken {
     FormerLifeHeard,
     /// What was spent without a lease is not booked.
     DebtsNotBooked,
+    /// A call that was granted nothing is granted something where it arrives once more.
+    RefusalsForgotten,
     /// A plan that is not the latest changes the cap.
     OldPlanWins,
     /// Others are not told that units are needed.
@@ -62,6 +64,7 @@ fn broken_protocols_of_several_nodes_are_caught() {
         Broken::RefundByTimeout,
         Broken::FormerLifeHeard,
         Broken::DebtsNotBooked,
+        Broken::RefusalsForgotten,
         Broken::OldPlanWins,
         Broken::EarlyIsNow,
         Broken::TableTrustedAfterReboot,

@@ -367,19 +367,14 @@ impl World {
                     lock(&self.post).letters.push(Letter { call, node, body: Body::Reply(reply) });
                     return Ok(());
                 }
-                let leased = match &reply {
-                    Reply::Leased(answer) => Some(answer.grants.clone()),
-                    _ => None,
-                };
+                let leased = matches!(&reply, Reply::Leased(_));
                 if !lock(&self.post).reply(call, reply) {
                     self.marks.hit(Mark::Late);
                     return Ok(());
                 }
-                let none = leased.iter().flatten().filter(|grant| grant.units == 0);
-                self.books.told_none.extend(none.map(|grant| grant.lease));
                 self.on(node, |world, process| {
                     process.poll(world);
-                    if leased.is_some() {
+                    if leased {
                         process.forget_overdrafts(world);
                     }
                     process.wake(world)

@@ -212,7 +212,7 @@ pub(in crate::store) static TABLES: [Table; 25] = [
         "nodes",
         1,
         // Who had no table is nobody's successor: nil is no table's id.
-        &[text("node"), id("boot"), from("coalesce(table_id, zeroblob(16))", id("table_id")), int("life")],
+        &[text("node"), id("boot"), from("coalesce(table_id, zeroblob(16))", id("table_id")), int("life"), int("heard")],
     ),
     table(
         "quota_window",

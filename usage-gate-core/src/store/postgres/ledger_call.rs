@@ -150,12 +150,13 @@ pub(super) async fn send(
     let most = i64::try_from(forgotten_at_most(call)).unwrap_or(i64::MAX);
     let kept = [closed_leases_kept_since(epoch), debts_kept_since(epoch), windows_kept_since(epoch)];
     let kept = kept.map(Timestamp::as_micros);
-    let boot = Id(call.node.boot.as_u128());
-    let parameters: [(&(dyn ToSql + Sync), Type); 34] = {
+    let (boot, number) = (Id(call.node.boot.as_u128()), to_column(call.number));
+    let parameters: [(&(dyn ToSql + Sync), Type); 35] = {
         let [ahead, starts, ends] = requests.periods.parameters();
         [
             (&call.node.node, Type::TEXT),
             (&boot, Type::UUID),
+            (&number, Type::INT8),
             (&clock, Type::INT8),
             (&most, Type::INT8),
             (&kept[0], Type::INT8),

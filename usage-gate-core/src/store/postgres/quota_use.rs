@@ -14,9 +14,9 @@ use crate::model::{StreamId, TenantId, Timestamp};
 use crate::store::{CounterTag, quota_use_kept_since};
 
 /// Whether this is the stream of a node's latest life, which it stays to the end of the transaction: a next life of the node would have windows
-/// compared with what the transaction is about to add.
+/// compared with what the transaction is about to add. Calls for units go on meanwhile.
 pub(super) async fn is_of_a_node(step: &Transaction<'_>, stream: StreamId) -> Result<bool, Fault> {
-    let sql = "SELECT FROM node WHERE boot = $1 FOR SHARE";
+    let sql = "SELECT FROM node WHERE boot = $1 FOR KEY SHARE";
     Ok(step.query_typed_opt(sql, &[(&Id(stream.as_u128()), Type::UUID)]).await?.is_some())
 }
 

@@ -54,7 +54,7 @@ impl QuotaStore for PostgresStore {
         for _ in 0..ASKED_AT_MOST {
             let (now, clock) = (self.authority_now(), self.given_time());
             let sending = self.run(WHAT, async |client| {
-                // The same call may be under way twice, as after an answer that was lost, and both want the same rows: then one of them is undone.
+                // Rows are locked in one order, so that this is rare: a window that was forgotten meanwhile, a lock of somebody else's.
                 for _ in 1..ASKED_AT_MOST {
                     match ledger_call::send(client, call, now, clock).await {
                         Err(fault) if fault.was_undone() => {}

@@ -184,6 +184,7 @@ fn answer(row: &Row, rates: &InOrder<'_, RateRequest>, slots: &InOrder<'_, SlotR
         rates: rates.unsorted(&grants),
         slots: slots.unsorted(&places),
         active_nodes: u32::try_from(nodes).unwrap_or(u32::MAX),
+        broken: Vec::new(),
     })
 }
 

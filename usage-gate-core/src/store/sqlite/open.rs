@@ -21,7 +21,7 @@ const MOST_STATEMENTS: usize = 128;
 /// job that fails would undo is kept there too, and the log is copied back every 32 MiB, not at every batch.
 const ROOM: &str = "PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 8192;";
 
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration { version: 1, name: "first", sql: include_str!("migrations/0001_first.sql") },
     Migration { version: 2, name: "sessions", sql: include_str!("migrations/0002_sessions.sql") },
     Migration { version: 3, name: "days", sql: include_str!("migrations/0003_days.sql") },
@@ -30,6 +30,7 @@ const MIGRATIONS: [Migration; 8] = [
     Migration { version: 6, name: "debts", sql: include_str!("migrations/0006_debts.sql") },
     Migration { version: 7, name: "recalls", sql: include_str!("migrations/0007_recalls.sql") },
     Migration { version: 8, name: "tokens", sql: include_str!("migrations/0008_tokens.sql") },
+    Migration { version: 9, name: "calls", sql: include_str!("migrations/0009_calls.sql") },
 ];
 
 /// Opens the one connection that writes, and migrates.

@@ -103,7 +103,7 @@ fn register(connection: &Connection, identity: &NodeIdentity, now: Timestamp) ->
                 "INSERT INTO node (node, boot, table_id, life)
                  VALUES (?1, ?2, ?3, (SELECT coalesce(max(life), 0) + 1 FROM node))
                  ON CONFLICT (node) DO UPDATE SET
-                     boot = excluded.boot, table_id = excluded.table_id, life = excluded.life",
+                     boot = excluded.boot, table_id = excluded.table_id, life = excluded.life, heard = 0",
             )?
             .execute((&identity.node, boot, table))?;
     }
@@ -131,9 +131,10 @@ fn open_of(connection: &Connection, node: &str) -> rusqlite::Result<Vec<OpenLeas
 
 fn lease(connection: &Connection, call: &LeaseCall, now: Timestamp) -> Result<LeaseAnswer, Fault> {
     let node = &*call.node.node;
-    if boot_of(connection, node)? != Some(call.node.boot.as_u128().to_be_bytes()) {
-        return Err(StoreError::superseded("lease units").into());
-    }
+    let heard = match latest_of(connection, node)? {
+        Some((boot, heard)) if boot == call.node.boot.as_u128().to_be_bytes() => heard,
+        _ => return Err(StoreError::superseded("lease units").into()),
+    };
     for used in &call.reports {
         report(connection, used, node)?;
     }
@@ -148,10 +149,16 @@ fn lease(connection: &Connection, call: &LeaseCall, now: Timestamp) -> Result<Le
     for debt in &call.debts {
         book(connection, debt, now)?;
     }
+    let is_new = call.number > heard;
+    if is_new && !call.requests.is_empty() {
+        connection
+            .prepare_cached("UPDATE node SET heard = ?2 WHERE node = ?1")?
+            .execute((node, to_column(call.number)))?;
+    }
     let mut active_nodes = 1;
     let mut granted = Vec::with_capacity(call.requests.len());
     for request in &call.requests {
-        let (units, place, nodes) = grant(connection, request, &call.node, now)?;
+        let (units, place, nodes) = grant(connection, request, &call.node, is_new, now)?;
         active_nodes = active_nodes.max(nodes);
         granted.push((request, units, place));
     }
@@ -169,8 +176,12 @@ fn lease(connection: &Connection, call: &LeaseCall, now: Timestamp) -> Result<Le
     Ok(LeaseAnswer { now, active_nodes, grants, recalled })
 }
 
-fn boot_of(connection: &Connection, node: &str) -> rusqlite::Result<Option<[u8; 16]>> {
-    connection.prepare_cached("SELECT boot FROM node WHERE node = ?1")?.query_row([node], |row| row.get(0)).optional()
+/// The latest life of a node, and the largest number of its calls that asked for units.
+fn latest_of(connection: &Connection, node: &str) -> rusqlite::Result<Option<([u8; 16], u64)>> {
+    connection
+        .prepare_cached("SELECT boot, heard FROM node WHERE node = ?1")?
+        .query_row([node], |row| Ok((row.get(0)?, units(row, 1)?)))
+        .optional()
 }
 
 /// Whether this node has the lease open. A5: what is said of any other changes nothing.
@@ -233,6 +244,7 @@ fn grant(
     connection: &Connection,
     request: &LeaseRequest,
     identity: &NodeIdentity,
+    is_new: bool,
     now: Timestamp,
 ) -> rusqlite::Result<(u64, Place, u32)> {
     let known = connection
@@ -246,6 +258,9 @@ fn grant(
     let period = request.period(now);
     let place = Place { counter: request.counter.to_string(), start: period.start };
     let nodes = nodes_of(connection, &place, &identity.node)?;
+    if !is_new {
+        return Ok((0, place, nodes));
+    }
     let mut window = match window(connection, &place)? {
         Some(window) => window,
         None => {

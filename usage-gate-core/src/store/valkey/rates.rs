@@ -65,6 +65,19 @@ enum Read {
     Unknown(String),
 }
 
+/// What came back of one script in place of numbers.
+enum Other {
+    /// It holds for the whole call.
+    Whole(Read),
+    /// The script failed on what is under its key, and did nothing.
+    Broken(String),
+}
+
+/// Whether an error says something about one key, as where somebody else has written it, and nothing about the server.
+fn is_of_one_key(code: &str) -> bool {
+    matches!(code, "WRONGTYPE" | "ERR")
+}
+
 impl ValkeyStore {
     /// Asks the ledger again about incarnations, if it could not be asked: beside the call, which does not wait for it.
     fn settle(&self) {
@@ -141,9 +154,14 @@ impl ValkeyStore {
         let mut answer = RateAnswer::default();
         let mut answers = answers.into_iter();
         let mut next = || answers.next().unwrap_or(Value::Nil);
-        let mut read = || -> Result<Result<Vec<u64>, Read>, StoreError> {
+        let mut read = || -> Result<Result<Vec<u64>, Other>, StoreError> {
             let value = match next() {
-                Value::ServerError(error) if error.code() == "NOSCRIPT" => return Ok(Err(Read::NoScript)),
+                Value::ServerError(error) if error.code() == "NOSCRIPT" => {
+                    return Ok(Err(Other::Whole(Read::NoScript)));
+                }
+                Value::ServerError(error) if is_of_one_key(error.code()) => {
+                    return Ok(Err(Other::Broken(error.to_string())));
+                }
                 other => other,
             };
             let words: Vec<String> = value
@@ -151,7 +169,9 @@ impl ValkeyStore {
                 .and_then(|value| Ok(redis::from_redis_value(value)?))
                 .map_err(|error| super::connect::fault(WHAT, error))?;
             match &*words {
-                [unknown, incarnation] if unknown == "unknown" => Ok(Err(Read::Unknown(incarnation.clone()))),
+                [unknown, incarnation] if unknown == "unknown" => {
+                    Ok(Err(Other::Whole(Read::Unknown(incarnation.clone()))))
+                }
                 words => {
                     let numbers = words.iter().map(|word| word.parse()).collect::<Result<_, _>>();
                     numbers.map(Ok).map_err(|error| StoreError::unavailable(WHAT, error))
@@ -159,23 +179,32 @@ impl ValkeyStore {
             }
         };
         let short = || StoreError::unavailable(WHAT, "an answer of another length than asked for");
-        for _ in &call.rates {
+        for request in &call.rates {
             match read()? {
                 Ok(numbers) => {
                     let &[units, level, outstanding, next_in] = &*numbers else { return Err(short()) };
                     let state = RateState { level, outstanding, next_in: Duration::from_micros(next_in) };
                     answer.rates.push(RateGrant { units, state });
                 }
-                Err(other) => return Ok(other),
+                Err(Other::Broken(why)) => {
+                    let state = RateState { level: 0, outstanding: 0, next_in: Duration::ZERO };
+                    answer.rates.push(RateGrant { units: 0, state });
+                    answer.broken.push((request.counter.clone(), why));
+                }
+                Err(Other::Whole(read)) => return Ok(read),
             }
         }
-        for _ in &call.slots {
+        for request in &call.slots {
             match read()? {
                 Ok(numbers) => {
                     let &[slots, elsewhere] = &*numbers else { return Err(short()) };
                     answer.slots.push(SlotGrant { slots, elsewhere });
                 }
-                Err(other) => return Ok(other),
+                Err(Other::Broken(why)) => {
+                    answer.slots.push(SlotGrant { slots: 0, elsewhere: 0 });
+                    answer.broken.push((request.counter.clone(), why));
+                }
+                Err(Other::Whole(read)) => return Ok(read),
             }
         }
         match read()? {
@@ -183,7 +212,9 @@ impl ValkeyStore {
                 let &[nodes] = &*numbers else { return Err(short()) };
                 answer.active_nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
             }
-            Err(other) => return Ok(other),
+            // No counter's: without it nobody knows how many share.
+            Err(Other::Broken(why)) => return Err(StoreError::unavailable(WHAT, why)),
+            Err(Other::Whole(read)) => return Ok(read),
         }
         Ok(Read::Answer(answer))
     }

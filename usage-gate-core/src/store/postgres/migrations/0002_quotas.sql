@@ -3,7 +3,7 @@
 -- around the present one, and the function takes the one that holds its own now.
 --
 -- Order of locks, the same in every function, so that calls of several nodes wait for each other and never in a circle: the node's row, its own leases, windows by
--- counter and start, debts.
+-- counter and start, debts by their key. Calls of one node come one after the other, so that the order of its leases is nobody's concern.
 --
 -- A plan is made when a table is small and kept while it grows, so that a guess of the planner can cost everybody. Nothing here leaves it a choice: a row is found by
 -- the whole key of the one index that has it, and no other index has the same columns. What is asked of many rows is asked in a loop, or fenced by OFFSET 0.
@@ -13,8 +13,10 @@ CREATE TABLE node (
     node     text COLLATE "C" PRIMARY KEY,
     boot     uuid NOT NULL,
     table_id uuid NOT NULL,
-    life     int8 NOT NULL
-);
+    life     int8 NOT NULL,
+    -- The largest number of a call of this life that asked for units: one that is not newer is granted nothing new.
+    heard    int8 NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
 
 CREATE INDEX node_life ON node (life);
 
@@ -256,7 +258,7 @@ BEGIN
         END IF;
         INSERT INTO node (node, boot, table_id, life)
         VALUES (p_node, p_boot, p_table, (SELECT coalesce(max(n.life), 0) + 1 FROM node AS n))
-        ON CONFLICT (node) DO UPDATE SET boot = excluded.boot, table_id = excluded.table_id, life = excluded.life;
+        ON CONFLICT (node) DO UPDATE SET boot = excluded.boot, table_id = excluded.table_id, life = excluded.life, heard = 0;
     END IF;
     RETURN QUERY
         SELECT l.lease_id, l.size, l.used, w.period_start, w.period_end
@@ -269,7 +271,7 @@ END $$;
 --
 -- Answers nothing but the time where the periods of a request do not hold it: the node names others then.
 CREATE FUNCTION usage_gate_lease(
-    p_node text, p_boot uuid, p_clock int8,
+    p_node text, p_boot uuid, p_number int8, p_clock int8,
     p_most int8, p_leases_kept int8, p_debts_kept int8, p_windows_kept int8,
     c_counter text[], c_tenant uuid[], c_limit text[], c_meter text[], c_per text[], c_subject text[],
     r_lease uuid[], r_used int8[],
@@ -287,7 +289,12 @@ DECLARE
     v_starts int8[];
     v_ends int8[];
     v_present record;
+    v_heard int8;
     v_life int8;
+    v_healed int8;
+    -- Windows that are yet to be compared with records, as debts name them.
+    v_tags bytea[] := '{}';
+    v_seconds int8[] := '{}';
     v_counters text[] := '{}';
     v_places int8[] := '{}';
     place record;
@@ -299,8 +306,9 @@ DECLARE
     v_remaining int8;
     v_units int8;
 BEGIN
-    -- 1. The node's life. Held to the end, so that a later one, which registers now, knows of all that is granted here.
-    PERFORM 1 FROM node WHERE node = p_node AND boot = p_boot FOR SHARE;
+    -- 1. The node's life. Held to the end, so that a later one, which registers now, knows of all that is granted here, and so that another copy of this call
+    -- comes after it.
+    SELECT heard INTO v_heard FROM node WHERE node = p_node AND boot = p_boot FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'UG001', MESSAGE = 'a later life of this node has registered';
     END IF;
@@ -311,6 +319,7 @@ BEGIN
     END LOOP;
 
     -- All windows that this call may change, made if there are none, and locked in order. A debt that is booked already makes none, nor does a repeated request.
+    SELECT max(life) INTO v_life FROM node;
     a_now := usage_gate_now(p_clock);
     SELECT * INTO v_starts, v_ends FROM usage_gate_periods(a_now, q_ahead, q_starts, q_ends);
     IF array_position(v_starts, NULL) IS NOT NULL THEN RETURN; END IF;
@@ -329,22 +338,46 @@ BEGIN
                 AS d (lease_tag, place, period_start, period_end, cap, version, used, n)
             UNION ALL
             -- After the debts.
-            SELECT c_counter[q.place], q.period_start, q.period_end, q.place, q.cap, q.version, (SELECT lease_id FROM lease WHERE lease_id = q.lease) IS NULL,
+            SELECT c_counter[q.place], q.period_start, q.period_end, q.place, q.cap, q.version,
+                   p_number > v_heard AND (SELECT lease_id FROM lease WHERE lease_id = q.lease) IS NULL,
                    q.n + cardinality(d_lease)
             FROM unnest(q_lease, q_counter, v_starts, v_ends, q_cap, q_version) WITH ORDINALITY AS q (lease, place, period_start, period_end, cap, version, n)
         ) AS p
         ORDER BY p.counter COLLATE "C", p.period_start, p.new DESC, p.n
     LOOP
-        PERFORM 1 FROM quota_window WHERE counter = place.counter AND period_start = place.period_start FOR NO KEY UPDATE;
+        SELECT healed_in INTO v_healed FROM quota_window
+        WHERE counter = place.counter AND period_start = place.period_start FOR NO KEY UPDATE;
         IF NOT FOUND AND place.new THEN
             INSERT INTO quota_window (counter, period_start, period_end, tenant, limit_name, meter, per, subject, cap, cap_version, ceiling)
             VALUES (place.counter, place.period_start, place.period_end, c_tenant[place.place], c_limit[place.place], c_meter[place.place],
                     c_per[place.place], c_subject[place.place], place.cap, place.version, place.cap)
             ON CONFLICT DO NOTHING;
             -- Somebody else made it meanwhile.
-            PERFORM 1 FROM quota_window WHERE counter = place.counter AND period_start = place.period_start FOR NO KEY UPDATE;
+            SELECT healed_in INTO v_healed FROM quota_window
+            WHERE counter = place.counter AND period_start = place.period_start FOR NO KEY UPDATE;
+        END IF;
+        IF v_healed < v_life THEN
+            v_tags := v_tags || usage_gate_tag(place.counter);
+            v_seconds := v_seconds || usage_gate_second(place.period_start);
         END IF;
     END LOOP;
+
+    -- All debts that it may change, made and locked in the order of their keys, as it is done where records of them are taken in.
+    IF cardinality(d_lease) + cardinality(v_tags) > 0 THEN
+        FOR told IN
+            SELECT usage_gate_tag(c_counter[d.place]) AS tag, usage_gate_second(d.period_start) AS second, d.lease_tag
+            FROM unnest(d_lease, d_counter, d_start, d_end, d_used) AS d (lease_tag, place, period_start, period_end, used)
+            WHERE d.used > 0 AND d.period_end >= a_now + p_windows_kept
+            UNION
+            SELECT k.counter_tag, k.period_start, k.lease_tag FROM unnest(v_tags, v_seconds) AS u (tag, second)
+            JOIN LATERAL (SELECT * FROM debt WHERE counter_tag = u.tag AND debt.period_start = u.second OFFSET 0) AS k ON true
+            ORDER BY 1, 2, 3
+        LOOP
+            INSERT INTO debt (counter_tag, period_start, lease_tag, booked, recorded, told_at)
+            VALUES (told.tag, told.second, told.lease_tag, 0, 0, a_now)
+            ON CONFLICT (counter_tag, period_start, lease_tag) DO UPDATE SET booked = debt.booked;
+        END LOOP;
+    END IF;
 
     -- The instant of the call: read while nobody else can change its windows. A period may have ended while it waited for them.
     a_now := usage_gate_now(p_clock);
@@ -367,18 +400,18 @@ BEGIN
         FROM unnest(d_lease, d_counter, d_start, d_end, d_used) WITH ORDINALITY AS d (lease_tag, counter, period_start, period_end, used, n) ORDER BY d.n
     LOOP
         SELECT booked INTO v_units FROM debt WHERE counter_tag = told.tag AND period_start = told.second AND lease_tag = told.lease_tag;
-        v_units := coalesce(v_units, 0);
-        CONTINUE WHEN told.used <= v_units OR told.period_end < a_now + p_windows_kept;
+        CONTINUE WHEN NOT FOUND OR told.used <= v_units OR told.period_end < a_now + p_windows_kept;
         PERFORM usage_gate_close(told.counter, told.period_start, 0, told.used - v_units);
-        INSERT INTO debt (counter_tag, period_start, lease_tag, booked, recorded, told_at)
-        VALUES (told.tag, told.second, told.lease_tag, told.used, 0, a_now)
-        ON CONFLICT (counter_tag, period_start, lease_tag) DO UPDATE SET booked = excluded.booked, told_at = excluded.told_at;
+        UPDATE debt SET booked = told.used, told_at = a_now
+        WHERE counter_tag = told.tag AND period_start = told.second AND lease_tag = told.lease_tag;
     END LOOP;
 
     -- 5. Requests.
     a_active_nodes := 1;
     a_units := '{}';
-    SELECT max(life) INTO v_life FROM node;
+    IF p_number > v_heard AND cardinality(q_lease) > 0 THEN
+        UPDATE node SET heard = p_number WHERE node = p_node;
+    END IF;
     FOR asked IN
         SELECT q.*, c_counter[q.counter_place] AS counter
         FROM unnest(q_lease, q_counter, v_starts, v_ends, q_cap, q_version, q_want, q_beyond, q_needed) WITH ORDINALITY
@@ -394,7 +427,10 @@ BEGIN
         SELECT count(DISTINCT node) + 1 INTO v_nodes FROM lease
         WHERE counter = v_lease.counter AND period_start = v_lease.period_start AND closed_at IS NULL AND node <> p_node;
         a_active_nodes := greatest(a_active_nodes, v_nodes);
-        IF v_lease.lease_id IS NULL THEN
+        IF v_lease.lease_id IS NULL AND p_number <= v_heard THEN
+            -- Another copy of this call was granted nothing, or a later call was heard: nobody would know of what is granted here.
+            v_units := 0;
+        ELSIF v_lease.lease_id IS NULL THEN
             SELECT * INTO w FROM quota_window WHERE counter = asked.counter AND period_start = asked.period_start;
             IF NOT FOUND THEN
                 RAISE EXCEPTION USING ERRCODE = 'serialization_failure', MESSAGE = 'a window was forgotten while it was asked for';
@@ -433,12 +469,7 @@ BEGIN
             END IF;
             IF v_units > 0 THEN
                 INSERT INTO lease (lease_id, counter, period_start, node, boot, size, used)
-                VALUES (asked.lease, asked.counter, asked.period_start, p_node, p_boot, v_units, 0)
-                ON CONFLICT DO NOTHING;
-                -- The same call is running twice, once in the period before: this one is repeated, and finds what the other was granted.
-                IF NOT FOUND THEN
-                    RAISE EXCEPTION USING ERRCODE = 'serialization_failure', MESSAGE = 'a lease was granted meanwhile';
-                END IF;
+                VALUES (asked.lease, asked.counter, asked.period_start, p_node, p_boot, v_units, 0);
             END IF;
             UPDATE quota_window SET
                 period_end = w.period_end, cap = w.cap, cap_version = w.cap_version, ceiling = w.ceiling,
@@ -453,13 +484,15 @@ BEGIN
     END LOOP;
 
     -- The state after the whole call, also where it asks twice for one counter. What is reported of open leases may sum up to more than a column holds.
-    SELECT coalesce(array_agg(s.period_start ORDER BY asked_for.n), '{}'), coalesce(array_agg(s.period_end ORDER BY asked_for.n), '{}'),
-           coalesce(array_agg(s.cap ORDER BY asked_for.n), '{}'), coalesce(array_agg(s.granted ORDER BY asked_for.n), '{}'),
-           coalesce(array_agg(s.used ORDER BY asked_for.n), '{}')
+    -- A call that is granted nothing new makes no window.
+    SELECT coalesce(array_agg(asked_for.period_start ORDER BY asked_for.n), '{}'),
+           coalesce(array_agg(coalesce(s.period_end, asked_for.period_end) ORDER BY asked_for.n), '{}'),
+           coalesce(array_agg(coalesce(s.cap, asked_for.cap) ORDER BY asked_for.n), '{}'),
+           coalesce(array_agg(coalesce(s.granted, 0) ORDER BY asked_for.n), '{}'), coalesce(array_agg(coalesce(s.used, '0') ORDER BY asked_for.n), '{}')
     INTO a_starts, a_ends, a_caps, a_granted, a_used
-    FROM unnest(v_counters, v_places) WITH ORDINALITY AS asked_for (counter, period_start, n)
-    JOIN LATERAL (
-        SELECT q.period_start, q.period_end, q.cap, q.granted, (q.used_closed + coalesce((
+    FROM unnest(v_counters, v_places, v_ends, q_cap) WITH ORDINALITY AS asked_for (counter, period_start, period_end, cap, n)
+    LEFT JOIN LATERAL (
+        SELECT q.period_end, q.cap, q.granted, (q.used_closed + coalesce((
             SELECT sum(l.used) FROM lease AS l
             WHERE l.counter = q.counter AND l.period_start = q.period_start AND l.closed_at IS NULL), 0))::text AS used
         FROM quota_window AS q WHERE q.counter = asked_for.counter AND q.period_start = asked_for.period_start OFFSET 0

@@ -17,6 +17,7 @@ mod quotas;
 mod rates;
 mod server;
 mod together;
+mod twice;
 mod usage;
 mod wire;
 

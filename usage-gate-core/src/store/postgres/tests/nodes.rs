@@ -24,7 +24,7 @@ pub(super) fn counter(per: Per) -> CounterId {
     CounterId { tenant: TenantId::generate(), subject: Subject::Tenant, limit, meter, per }
 }
 
-fn calendar() -> Calendar {
+pub(super) fn calendar() -> Calendar {
     Calendar::new(Zone::UTC, AnchorDay::FIRST)
 }
 
@@ -43,7 +43,7 @@ pub(super) fn request(counter: &CounterId, want: u64) -> LeaseRequest {
 }
 
 pub(super) fn call(node: &NodeIdentity, requests: Vec<LeaseRequest>) -> LeaseCall {
-    LeaseCall { node: node.clone(), reports: vec![], returns: vec![], debts: vec![], requests }
+    LeaseCall { requests, ..LeaseCall::new(node) }
 }
 
 /// A connection beside the store's.
@@ -90,7 +90,7 @@ async fn check(database: &Database, spent: i64) {
     clippy::disallowed_methods,
     reason = "a failed run is repeated by its seed, which only the environment can carry"
 )]
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let random = || u64::from_be_bytes(*uuid::Uuid::now_v7().as_bytes().last_chunk().unwrap()) >> 32;
     std::env::var("USAGE_GATE_TEST_SEED").map_or_else(|_| random(), |seed| seed.parse().unwrap())
 }

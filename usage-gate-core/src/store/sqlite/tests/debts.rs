@@ -47,7 +47,7 @@ impl Stage {
     async fn tell(&self, node: &NodeIdentity, used: u64) {
         let (lease, counter, period) = (self.debt, self.counter.clone(), self.period);
         let debts = vec![LeaseDebt { lease, counter, period, cap: 100, cap_version: 1, used }];
-        let call = LeaseCall { node: node.clone(), reports: vec![], returns: vec![], debts, requests: vec![] };
+        let call = LeaseCall { debts, ..LeaseCall::new(node) };
         self.store.lease(&call).await.unwrap();
     }
 

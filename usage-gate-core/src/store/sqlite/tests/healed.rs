@@ -45,7 +45,7 @@ pub(super) async fn ask(
     reports: Vec<LeaseReport>,
     request: LeaseRequest,
 ) -> (u64, u64) {
-    let call = LeaseCall { node: node.clone(), reports, returns: vec![], debts: vec![], requests: vec![request] };
+    let call = LeaseCall { reports, requests: vec![request], ..LeaseCall::new(node) };
     let grant = store.lease(&call).await.unwrap().grants[0];
     (grant.units, grant.window.granted)
 }
@@ -119,20 +119,12 @@ async fn what_a_lost_table_made_spent_is_told_to_an_audit() {
         quotas.register(&node).await.unwrap();
         let wanted = request(&counter, 20);
         let reports = vec![LeaseReport { lease: wanted.lease, used: 5 }];
-        let call =
-            LeaseCall { node: node.clone(), reports: vec![], returns: vec![], debts: vec![], requests: vec![wanted] };
-        quotas.lease(&call).await.unwrap();
-        quotas.lease(&LeaseCall { reports, requests: vec![], ..call }).await.unwrap();
+        quotas.lease(&LeaseCall { requests: vec![wanted], ..LeaseCall::new(&node) }).await.unwrap();
+        quotas.lease(&LeaseCall { reports, ..LeaseCall::new(&node) }).await.unwrap();
         let later = NodeIdentity { boot: StreamId::generate(), table: TableId::generate(), ..node };
         quotas.register(&later).await.unwrap();
         // Kept through the next grant.
-        let call = LeaseCall {
-            node: later,
-            reports: vec![],
-            returns: vec![],
-            debts: vec![],
-            requests: vec![request(&counter, 1)],
-        };
+        let call = LeaseCall { requests: vec![request(&counter, 1)], ..LeaseCall::new(&later) };
         quotas.lease(&call).await.unwrap();
         let period = Period { start: Timestamp::from_micros(0), end: Timestamp::from_micros(i64::MAX) };
         let audit = reader.audit(&AuditQuery { period, tenant: None }).await.unwrap();

@@ -150,14 +150,7 @@ async fn a_job_that_is_refused_disturbs_no_other() {
     let node = NodeIdentity { node: "a".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
     store.register(&node).await.unwrap();
     let stranger = NodeIdentity { node: "b".to_owned(), boot: StreamId::generate(), table: TableId::generate() };
-    let call = |node: &NodeIdentity| LeaseCall {
-        node: node.clone(),
-        reports: vec![],
-        returns: vec![],
-        debts: vec![],
-        requests: vec![],
-    };
-    let (good, bad) = (call(&node), call(&stranger));
+    let (good, bad) = (LeaseCall::new(&node), LeaseCall::new(&stranger));
     let before = store.quota_calls();
     let (one, two, three) = tokio::join!(store.lease(&good), store.lease(&bad), store.lease(&good));
     assert!(one.is_ok() && three.is_ok());

@@ -231,3 +231,32 @@ async fn places_are_shared_and_come_back_when_they_are_given_up() {
     assert_eq!(ask("a", 1, 0).await, 1);
     assert_eq!(ask("b", 2, 5).await, 4);
 }
+
+#[tokio::test]
+async fn a_key_that_somebody_else_has_written_leaves_its_counter_alone_without_an_answer() {
+    let store = fresh().await;
+    age(&store, 3_600).await;
+    let (spoilt, whole) = (counter(), counter());
+    let slots =
+        |counter: &CounterId, sequence| SlotRequest { counter: counter.clone(), sequence, limit: 3, keep: 0, more: 2 };
+    let keys = ["rate", "open"].map(|kind| format!("{}:{kind}:{{{:016x}}}", store.inner.namespace, spoilt.tag().0));
+    let mut write = redis::pipe();
+    for key in &keys {
+        write.cmd("SET").arg(key).arg("mine");
+    }
+    store.inner.connection.run("write", &write).await.unwrap();
+    for round in 1..=3 {
+        let rates = vec![request(&spoilt, 2), request(&whole, 2)];
+        let answer = store.lease_rates(&call(rates, vec![slots(&spoilt, round), slots(&whole, round)])).await.unwrap();
+        assert_eq!((answer.rates[1].units, answer.slots[1].slots), (2, 2), "{answer:?}");
+        assert_eq!(answer.broken.iter().map(|(broken, _)| broken).collect::<Vec<_>>(), [&spoilt; 2]);
+        assert_eq!((answer.rates[0].units, answer.slots[0].slots), (0, 0));
+    }
+    let mut remove = redis::pipe();
+    for key in &keys {
+        remove.cmd("DEL").arg(key);
+    }
+    store.inner.connection.run("remove", &remove).await.unwrap();
+    let answer = lease(&store, request(&spoilt, 2)).await.unwrap();
+    assert_eq!((answer.rates[0].units, answer.broken), (2, vec![]));
+}
