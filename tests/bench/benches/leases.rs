@@ -1,7 +1,11 @@
 //! What limits cost that many nodes share: leases on PostgreSQL and Valkey, beside the same layer on memory and beside a script in Valkey for every request.
 //!
-//! A thousand keys, each with a rate and a quota of its own, used in turn. Run it as `tests/with-servers cargo bench -p usage-gate-bench --bench leases`; the servers have to be on this machine,
-//! because their time of the processor is read from `/proc`. A load that knows no pause favours leases, which cost by the second and not by the request: so there is one at the pace of the script, too.
+//! A thousand keys used in turn, each with a rate by the minute and a quota by the month of its own (`tests/bench/src/crowd.rs`), so that every key is in steady use. Run it as
+//! `tests/with-servers cargo bench -p usage-gate-bench --bench leases`; the servers have to be on this machine, because their time of the processor is read from `/proc`. A load that
+//! knows no pause favours leases, which cost by the second and not by the request: so there is one at the pace of the script, too.
+//!
+//! A layer with leases does all that the layer does (who is calling, which route, how limits stand in the answer), and the script decides about two limits only. What the layer costs on
+//! memory is therefore a row of its own, and what leases add to it stands below the table.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and ends if it cannot go on")]
 
 use std::convert::Infallible;
@@ -89,9 +93,9 @@ impl Bench {
         self.runtime.block_on(Crowd::on(change(stores))).unwrap()
     }
 
-    /// Prints what each gate adds to the time of a request, and gives the one on servers. The rounds are short and take turns, and what each adds is the median of differences within a
+    /// Prints what each gate adds to the time of a request, and gives both, that on servers second. The rounds are short and take turns, and what each adds is the median of differences within a
     /// round: what slows the machine for a while slows all of them.
-    fn compare(&self, name: &str, change: fn(UsageGateBuilder) -> UsageGateBuilder, extent: Extent) -> Crowd {
+    fn compare(&self, name: &str, change: fn(UsageGateBuilder) -> UsageGateBuilder, extent: Extent) -> [Crowd; 2] {
         let (memory, servers) = (self.on_memory(change), self.on_servers(change));
         let calls = usize::try_from(CALLS).unwrap();
         let (mut on_memory, mut on_servers) = (gated(&memory.gate), gated(&servers.gate));
@@ -109,8 +113,7 @@ impl Bench {
         let [of_memory, of_servers] = [0, 1].map(|at| Spread::of(rounds.iter().map(|round| round[at])));
         let ratio = of_servers.median / of_memory.median;
         println!("{name:44} {:>14} {:>22} {ratio:6.2}", of_memory.to_string(), of_servers.to_string());
-        self.runtime.block_on(memory.gate.drain()).unwrap();
-        servers
+        [memory, servers]
     }
 
     fn take<S, R>(&self, gate: &UsageGate, service: &S, keys: &Turns, load: Load) -> Taken
@@ -182,12 +185,12 @@ struct Extent {
     /// So that caches are filled, and leases have the size that the load needs.
     warm: usize,
     rounds: u32,
-    /// For the processor's time.
-    requests: usize,
 }
 
-const LIMITS: Extent = Extent { warm: 500_000, rounds: 2_000, requests: 2_000_000 };
-const USAGE: Extent = Extent { warm: 60_000, rounds: 400, requests: 150_000 };
+const LIMITS: Extent = Extent { warm: 500_000, rounds: 2_000 };
+const USAGE: Extent = Extent { warm: 60_000, rounds: 400 };
+/// For the processor's time.
+const REQUESTS: usize = 2_000_000;
 
 fn main() {
     let bench = Bench::new();
@@ -196,10 +199,9 @@ fn main() {
     );
     println!("{:44} {:>14} {:>22} {:>6}", "", "memory", "PostgreSQL + Valkey", "ratio");
 
-    let servers = bench.compare("limits only", UsageGateBuilder::unmetered, LIMITS);
-    let (gate, keys, bare) = (&servers.gate, &servers.keys, bare());
+    let crowds = bench.compare("limits only", UsageGateBuilder::unmetered, LIMITS);
     let script = bench.runtime.block_on(ScriptARequest::on(&bench.valkey_url)).unwrap();
-    let script = scripted(&script);
+    let (gate, keys, bare, script) = (&crowds[0].gate, &crowds[0].keys, bare(), scripted(&script));
     let unpaced = |requests, in_flight| Load { requests, in_flight, a_second: None };
     bench.take(gate, &script, keys, unpaced(20_000, IN_FLIGHT));
     let one = bench.take(gate, &script, keys, unpaced(30_000, 1));
@@ -207,34 +209,39 @@ fn main() {
     let a_second = many.a_second;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what was served in some seconds")]
     let paced = Load { requests: (a_second * PACED) as usize, in_flight: IN_FLIGHT, a_second: Some(a_second) };
-    let (bare_fast, bare_paced) =
-        (bench.take(gate, &bare, keys, unpaced(1_000_000, IN_FLIGHT)), bench.take(gate, &bare, keys, paced));
-    bench.take(gate, &gated(gate), keys, unpaced(LIMITS.warm, IN_FLIGHT));
-    let limits = bench.take(gate, &gated(gate), keys, unpaced(LIMITS.requests, IN_FLIGHT));
-    let limits_paced = bench.take(gate, &gated(gate), keys, paced);
-    bench.runtime.block_on(gate.drain()).unwrap();
-    drop(servers);
-
-    let servers = bench.compare("with usage", |gate| gate, USAGE);
-    let (gate, keys) = (&servers.gate, &servers.keys);
-    let usage = bench.take(gate, &gated(gate), keys, unpaced(USAGE.requests, IN_FLIGHT));
-    bench.runtime.block_on(gate.drain()).unwrap();
+    let bare_fast = bench.take(gate, &bare, keys, unpaced(REQUESTS, IN_FLIGHT));
+    let bare_paced = bench.take(gate, &bare, keys, paced);
+    let [[memory, memory_paced], [leases, leases_paced]] = crowds.each_ref().map(|Crowd { gate, keys, .. }| {
+        bench.take(gate, &gated(gate), keys, unpaced(LIMITS.warm, IN_FLIGHT));
+        [unpaced(REQUESTS, IN_FLIGHT), paced].map(|load| bench.take(gate, &gated(gate), keys, load))
+    });
+    crowds.into_iter().for_each(|crowd| bench.runtime.block_on(crowd.gate.drain()).unwrap());
+    for crowd in bench.compare("with usage", |gate| gate, USAGE) {
+        bench.runtime.block_on(crowd.gate.drain()).unwrap();
+    }
 
     println!("\nMicroseconds of the processor that a request takes, beyond those of the service without limits:");
-    println!("{:44} {:>10} {:>8} {:>11} {:>8} {:>8}", "", "requests/s", "gateway", "PostgreSQL", "Valkey", "sum");
-    let script = many.beyond(&bare_fast).0.sum();
+    print!("{:44} {:>10} {:>8} {:>11} {:>8} {:>8}", "", "requests/s", "gateway", "PostgreSQL", "Valkey", "sum");
+    println!("   the script: 64 at a time, one at a time");
+    let scripts = [&many, &one].map(|taken| taken.beyond(&bare_fast).0.sum());
+    let times = |cost: f64| format!("{:6.1} and {:.1} times that", scripts[0] / cost, scripts[1] / cost);
     for (name, taken, bare) in [
         ("a script a request, one at a time", &one, &bare_fast),
         ("a script a request, 64 at a time", &many, &bare_fast),
-        ("leases, limits only", &limits, &bare_fast),
-        ("leases, limits only, at the script's pace", &limits_paced, &bare_paced),
-        ("leases, with usage shipped", &usage, &bare_fast),
+        ("the layer on memory", &memory, &bare_fast),
+        ("the layer on memory, at the script's pace", &memory_paced, &bare_paced),
+        ("leases", &leases, &bare_fast),
+        ("leases, at the script's pace", &leases_paced, &bare_paced),
     ] {
         let cost = taken.beyond(bare);
-        println!(
-            "{name:44} {:>10.0} {cost}: the script, 64 at a time, is {:.1} times that",
-            taken.a_second,
-            script / cost.0.sum()
-        );
+        println!("{name:44} {:>10.0} {cost}   {}", taken.a_second, times(cost.0.sum()));
+    }
+    println!("\nWhat limits cost that nodes share, beyond the same layer on memory:");
+    for (name, leases, memory, bare) in [
+        ("leases", &leases, &memory, &bare_fast),
+        ("leases, at the script's pace", &leases_paced, &memory_paced, &bare_paced),
+    ] {
+        let more = leases.beyond(bare).0.sum() - memory.beyond(bare).0.sum();
+        println!("{name:44} {more:>48.2}   {}", times(more));
     }
 }

@@ -17,7 +17,7 @@ use crate::clock::Monotonic;
 use crate::gate::{GateCore, Recording, WhenFull};
 use crate::lease::{Counter, CounterState, Debtor, Forfeit, LeaseEntry, QuotaCounter, RateTaken};
 use crate::model::{Environment, RequestId, StoreAway, Timestamp, WhenExceeded};
-use crate::rates::{Look, RateUnits};
+use crate::rates::{Look, Low, RateUnits};
 use crate::routes::RouteIndex;
 use crate::seat::{Notes, Seat, SeatContents};
 use crate::store::QuotaUse;
@@ -294,9 +294,11 @@ impl GateCore {
             },
             CounterState::SharedRate(rate) => match limit.units {
                 Some(units) => {
-                    if let Some((taken, runs_low)) = rate.take(units, now) {
-                        if runs_low {
-                            self.ask_for_rate(counter);
+                    if let Some((taken, low)) = rate.take(units, now) {
+                        match low {
+                            Low::No => {}
+                            Low::Soon => self.rates.iter().for_each(|rates| rates.of(counter).ask_soon_for(counter)),
+                            Low::Now => self.ask_for_rate(counter),
                         }
                         undo.push((limit.at, Undo::Shared(taken)));
                     } else {

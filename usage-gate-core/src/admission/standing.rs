@@ -81,7 +81,7 @@ impl GateCore {
             }
             CounterState::SharedRate(rate) => {
                 let (held, next) = rate.remaining(now);
-                let free = rate.level().saturating_add(held);
+                let free = rate.level(now).saturating_add(held);
                 state.used = state.ceiling.saturating_sub(free);
                 let next = i64::try_from(next.div_ceil(1_000)).unwrap_or(i64::MAX);
                 state.resets_at = (next > 0).then(|| self.wall_at(now).plus_micros(next));

@@ -150,7 +150,7 @@ impl GateCore {
             let free = |counter: &Arc<Counter>| match &counter.state {
                 CounterState::Rate(bucket) => bucket.remaining(&limit.rate, now).0,
                 CounterState::Open(open) => limit.limit.units.saturating_sub(open.load(Ordering::Relaxed)),
-                CounterState::SharedRate(rate) => rate.level().saturating_add(rate.remaining(now).0),
+                CounterState::SharedRate(rate) => rate.level(now).saturating_add(rate.remaining(now).0),
                 CounterState::SharedSlots(slots) => {
                     let (here, elsewhere) = slots.in_use();
                     slots.limit().saturating_sub(here.saturating_add(elsewhere))

@@ -1,8 +1,15 @@
 //! What a node tells and asks of one rate: pure, but for the leases that it looks at.
 //!
-//! A node holds about what it used in the last lease time, and asks when half of that is gone; requests that wait come on top. Where less than two units are used in a lease
-//! time nothing is held ahead: most of it would go back unused. A lease that will not be used up goes back in the last quarter of its life, because what dies with it is lost to
-//! all nodes. One call at a time; one whose outcome is unknown is repeated with the same lease, and counts from when it was sent first (R2).
+//! A node holds about what it used in the last lease time; requests that wait come on top. Where less than two units are used in a lease time nothing is held ahead: most of it
+//! would die unused. How often it calls depends on how the bucket stood at the last answer:
+//!
+//! - **Plenty**: all of the wish was granted, and half of the burst is left. Nobody misses units that die, or whose use is told late: both leave the bucket when their lease
+//!   ends, after a quarter of the time in which it refills. So a request calls when a quarter of the units or an eighth of the time is left, no sooner; that call tells what
+//!   was spent, and nothing is told or given back otherwise. Who is not asked for anything any more does not call at all.
+//! - **Otherwise**, or where leases are so short that the next has to be asked for at once: a request calls when half is gone; what was spent is told twice in a lease time,
+//!   since that makes room for others; and a lease that will not be used up goes back in the last quarter of its life, because what dies with it is lost to all nodes.
+//!
+//! One call at a time; one whose outcome is unknown is repeated with the same lease, and counts from when it was sent first (R2).
 
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -15,6 +22,8 @@ use crate::store::{CounterId, RateGrant, RateLeaseId, RateReport, RateRequest, R
 
 /// More leases are not held of one rate: a request looks through all.
 const MOST_LEASES: usize = 16;
+/// The shortest leases whose last eighth is time enough for a call that others are gathered into.
+const LEAST_OF_PLENTY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 pub(super) struct Asking {
@@ -49,6 +58,23 @@ struct Answer {
     at: Monotonic,
     /// Less was granted than wanted.
     short: bool,
+    /// All was granted, and so much is left that nobody misses what dies.
+    plenty: bool,
+}
+
+/// When a request is to call the driver after it has taken units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LowWater {
+    /// With no more than this left,
+    pub(super) units: u64,
+    /// or from then on. Who is called that early can wait for others to go with it.
+    pub(super) from: Option<Monotonic>,
+}
+
+impl LowWater {
+    fn is_reached(&self, left: u64, now: Monotonic) -> bool {
+        left <= self.units || self.from.is_some_and(|from| from <= now)
+    }
 }
 
 /// Units used in a lease time.
@@ -66,17 +92,20 @@ impl Demand {
     /// Looks at what was spent. The most of some lease times counts, less with each that passes.
     fn look(&mut self, leases: &Leases, lease_time: u64, now: Monotonic) {
         let since = *self.since.get_or_insert(now);
-        let passed = now.nanos_since(since) / lease_time.max(1);
-        if passed > 0 {
-            let decayed = |peak: u64| (0..passed.min(64)).fold(peak, |peak, _| peak / 4 * 3 + peak % 4 * 3 / 4);
-            self.peak = if passed == 1 { self.used.max(decayed(self.peak)) } else { decayed(self.used.max(self.peak)) };
-            (self.since, self.used) = (Some(now), 0);
-        }
+        let time = now.nanos_since(since);
+        let passed = time / lease_time.max(1);
         let total = leases.iter().fold(self.gone, |sum, lease| sum.wrapping_add(lease.spent()));
         // What was undone since the last look makes it less.
         let more = total.wrapping_sub(self.total);
         self.used = self.used.saturating_add(if more > u64::MAX / 2 { 0 } else { more });
         self.total = total;
+        if passed > 0 {
+            let decayed = |peak: u64| (0..passed.min(64)).fold(peak, |peak, _| peak / 4 * 3 + peak % 4 * 3 / 4);
+            // Of more than one lease time, which is what passes between two looks.
+            let used = part(self.used, lease_time, time);
+            self.peak = if passed == 1 { used.max(decayed(self.peak)) } else { decayed(self.used.max(self.peak)) };
+            (self.since, self.used) = (Some(now), 0);
+        }
     }
 
     fn drop_lease(&mut self, spent: u64) {
@@ -87,6 +116,11 @@ impl Demand {
     fn ahead(&self) -> u64 {
         Some(self.used.max(self.peak)).filter(|units| *units > 1).unwrap_or(0)
     }
+}
+
+/// So much of the units as `time` is of `whole`.
+fn part(units: u64, time: u64, whole: u64) -> u64 {
+    u64::try_from(u128::from(units) * u128::from(time) / u128::from(whole.max(1))).unwrap_or(u64::MAX)
 }
 
 pub(super) fn nanos(duration: Duration) -> u64 {
@@ -121,7 +155,7 @@ impl Asking {
         // Under other terms units are lent for another time: the deadline would not hold for the repeated call.
         self.asked = self.asked.filter(|asked| now < asked.deadline && asked.terms == terms);
 
-        let surplus = self.end_surplus(leases, lease_time, now);
+        let surplus = !self.is_plenty() && self.end_surplus(leases, lease_time, now);
         let (lease, want) = self.want(leases, surplus, now).unwrap_or_else(|| (RateLeaseId::generate(), 0));
         let tells = self.tells_at(leases, lease_time).is_some_and(|at| at <= now);
         if want == 0 && self.ending.is_empty() && !tells {
@@ -147,8 +181,7 @@ impl Asking {
         leases.retain(|lease| {
             let left = lease.left(now);
             let remains = lease.deadline.nanos_since(now);
-            let used = u128::from(ahead) * u128::from(remains) / u128::from(lease_time.max(1));
-            kept = kept.max(u64::try_from(used).unwrap_or(u64::MAX));
+            kept = kept.max(part(ahead, remains, lease_time));
             let is_surplus = remains <= lease_time / 4 && held.saturating_add(left) > kept;
             let ends = left > 0 && (useless || is_surplus);
             if ends {
@@ -171,7 +204,7 @@ impl Asking {
     /// Which lease to ask for, and how much.
     fn want(&self, leases: &Leases, surplus: bool, now: Monotonic) -> Option<(RateLeaseId, u64)> {
         let (left, ahead) = (sum(leases, now), self.demand.ahead());
-        let is_low = !surplus && ahead > 0 && left <= ahead / 2;
+        let is_low = !surplus && self.low_water(leases, now).is_some_and(|low| low.is_reached(left, now));
         if (self.waiting <= left && !is_low) || leases.len() >= MOST_LEASES {
             return None;
         }
@@ -180,8 +213,34 @@ impl Asking {
             return Some((asked.lease, asked.want));
         }
         let missing = self.needed.saturating_sub(left).max(1);
-        let want = ahead.max(self.waiting).saturating_sub(left).max(1);
+        let lasts = if self.is_plenty() { self.lasts(leases, now) } else { left };
+        let want = ahead.max(self.waiting).saturating_sub(lasts).max(1);
         (self.asks_at(missing, now)? <= now).then(|| (RateLeaseId::generate(), want))
+    }
+
+    fn is_plenty(&self) -> bool {
+        self.last.is_some_and(|answer| answer.plenty)
+    }
+
+    /// When more is to be asked for; `None` while nothing is held ahead.
+    fn low_water(&self, leases: &Leases, now: Monotonic) -> Option<LowWater> {
+        let ahead = Some(self.demand.ahead()).filter(|ahead| *ahead > 0)?;
+        let lease_time = nanos(self.terms?.lease_time());
+        if !self.is_plenty() {
+            return Some(LowWater { units: ahead / 2, from: None });
+        }
+        // Once all of it is dead, nothing is asked for before a request waits.
+        let last = leases.last().filter(|lease| now < lease.deadline)?.deadline;
+        Some(LowWater { units: ahead / 4, from: Some(Monotonic(last.0.saturating_sub(lease_time / 8))) })
+    }
+
+    /// So much of what is held will be used before it dies. Who waits uses it at once.
+    fn lasts(&self, leases: &Leases, now: Monotonic) -> u64 {
+        let (ahead, lease_time) = (self.demand.ahead(), self.terms.map_or(0, |terms| nanos(terms.lease_time())));
+        leases.iter().fold(0, |lasts: u64, lease| {
+            let used = part(ahead, lease.deadline.nanos_since(now), lease_time);
+            lasts.saturating_add(lease.left(now)).min(lasts.max(used).max(self.waiting))
+        })
     }
 
     /// When it is worth asking for `missing` units.
@@ -204,6 +263,9 @@ impl Asking {
 
     /// When the authority is to be told what was spent, even if nothing is asked for: it makes room for others.
     fn tells_at(&self, leases: &Leases, lease_time: u64) -> Option<Monotonic> {
+        if self.is_plenty() {
+            return None;
+        }
         let told = self.told_at.unwrap_or(Monotonic(0));
         leases.iter().any(|lease| lease.has_news()).then(|| told.plus_nanos(lease_time / 2))
     }
@@ -230,7 +292,9 @@ impl Asking {
         (self.asked, self.failed_at) = (None, None);
         let before = self.last.is_some_and(|answer| answer.short);
         let short = if asked.want > 0 { grant.units < asked.want } else { before };
-        self.last = Some(Answer { state: grant.state, at: now, short });
+        let is_long = request.terms.lease_time() >= LEAST_OF_PLENTY;
+        let plenty = is_long && !short && grant.state.level >= request.terms.burst / 2;
+        self.last = Some(Answer { state: grant.state, at: now, short, plenty });
         self.demand.look(leases, nanos(request.terms.lease_time()), now);
         if grant.units > 0 && now < asked.deadline {
             let at = leases.partition_point(|lease| lease.deadline <= asked.deadline);
@@ -262,24 +326,24 @@ impl Asking {
         (wait > 0).then_some(wait)
     }
 
-    /// When to look again, and with how much left a request should call the driver before.
-    pub(super) fn next(&self, leases: &Leases, now: Monotonic) -> (Option<Monotonic>, Option<u64>) {
+    /// When to look again without being called, and when a request should call before.
+    pub(super) fn next(&self, leases: &Leases, now: Monotonic) -> (Option<Monotonic>, Option<LowWater>) {
         let Some(terms) = self.terms.filter(|_| !self.is_under_way()) else { return (None, None) };
         let lease_time = nanos(terms.lease_time());
-        let (left, ahead) = (sum(leases, now), self.demand.ahead());
+        let (left, low) = (sum(leases, now), self.low_water(leases, now));
         let again = (self.asked.is_some() || !self.ending.is_empty()).then(|| now.plus_nanos(lease_time / 8));
-        // In the last quarter of its life it may go back, and in the end it is dropped.
-        let give_back = leases
+        // In the last quarter of its life it may go back, and in the end it is dropped. Where there is plenty, a request comes before that, or nobody misses it.
+        let ends = leases
             .iter()
             .flat_map(|lease| [Monotonic(lease.deadline.0.saturating_sub(lease_time / 4)), lease.deadline])
-            .filter(|at| *at > now);
-        let (waits, is_low) = (self.waiting > left, ahead > 0 && left <= ahead / 2);
+            .filter(|at| *at > now && !self.is_plenty());
+        let is_low = !self.is_plenty() && low.is_some_and(|low| low.is_reached(left, now));
+        let asks = (self.waiting > left || is_low) && leases.len() < MOST_LEASES && again.is_none();
         let missing = self.needed.saturating_sub(left).max(1);
-        let ask = if (waits || is_low) && leases.len() < MOST_LEASES { self.asks_at(missing, now) } else { None };
-        let due =
-            give_back.chain(again).chain(self.tells_at(leases, lease_time)).chain(ask.filter(|_| again.is_none()));
-        let due = due.chain(self.useless.then_some(now)).min();
+        let ask = asks.then(|| self.asks_at(missing, now)).flatten();
+        let useless = self.useless.then_some(now);
+        let due = ends.chain(again).chain(self.tells_at(leases, lease_time)).chain(ask).chain(useless).min();
         let short = self.last.is_some_and(|answer| answer.short);
-        (due, Some(ahead / 2).filter(|_| ahead > 0 && !short))
+        (due, low.filter(|_| !short))
     }
 }

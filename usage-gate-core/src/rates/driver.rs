@@ -1,7 +1,8 @@
 //! Talks to the authority of rates and of requests open at once: many counters in one call, off the request path.
 //!
 //! Requests that find too little, and rates that run low, put their counter into a queue; others have a timer, to tell what was spent, to renew or to give back. One task
-//! makes one call of all that is due, and wakes who waits.
+//! makes one call of all that is due, and wakes who waits. Where little is left but nobody waits, it gathers for a moment what else comes: a round trip costs more than a
+//! counter in it, and so does waking the task.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::shared::Call;
+use super::shared::{Call, Queued};
 use crate::clock::{Clock, Monotonic};
 use crate::lease::{Counter, CounterState};
 use crate::metrics::{LeaseStore, Metrics};
@@ -27,6 +28,8 @@ const ACTIVE_NANOS: u64 = 60_000_000_000;
 const TOLD_EVERY_NANOS: u64 = 60_000_000_000;
 /// For an authority to answer at the start; one that does not is away.
 const ANSWER_FIRST: Duration = Duration::from_secs(2);
+/// For how long a call that nobody waits for is gathered: a small part of the last eighth of the shortest lease that is renewed so.
+const GATHER: Duration = Duration::from_millis(10);
 /// Between two calls while there is no answer.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -40,6 +43,10 @@ pub(crate) struct RateDriver {
     label: LeaseStore,
     queue: Mutex<Vec<Arc<Counter>>>,
     wake: Notify,
+    /// Something is in the queue that has time.
+    gather: Notify,
+    /// For how long it is gathered.
+    gather_time: Duration,
     /// Whether the last call failed.
     away: AtomicBool,
     /// Whether that was something that an operator must mend.
@@ -124,6 +131,8 @@ impl RateDriver {
             label,
             queue: Mutex::default(),
             wake: Notify::new(),
+            gather: Notify::new(),
+            gather_time: GATHER,
             away: AtomicBool::new(false),
             unusable: AtomicBool::new(false),
             asked_at: AtomicU64::new(0),
@@ -132,12 +141,30 @@ impl RateDriver {
         }
     }
 
-    /// Has the counter looked at soon.
+    /// Has the counter looked at at once.
     pub(crate) fn ask_for(&self, counter: &Arc<Counter>) {
-        if call_of(counter).is_some_and(Call::enqueue) {
-            self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(counter));
+        if let Some(before) = call_of(counter).map(|call| call.enqueue(Queued::Now))
+            && before != Queued::Now
+        {
+            if before == Queued::No {
+                self.push(counter);
+            }
             self.wake.notify_one();
         }
+    }
+
+    /// Has the counter looked at in a moment, with others.
+    pub(crate) fn ask_soon_for(&self, counter: &Arc<Counter>) {
+        if call_of(counter).is_some_and(|call| call.enqueue(Queued::Soon) == Queued::No) && self.push(counter) {
+            self.gather.notify_one();
+        }
+    }
+
+    /// Whether it is the first in the queue.
+    fn push(&self, counter: &Arc<Counter>) -> bool {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push(Arc::clone(counter));
+        queue.len() == 1
     }
 
     /// Whether the authority does not answer: the last call failed, or one is under way for longer than any answer takes.
@@ -204,8 +231,12 @@ impl RateDriver {
             let now = self.clock.monotonic();
             let next =
                 timers.peek().map_or(Duration::MAX, |timer: &Timer| Duration::from_nanos(timer.due.0.nanos_since(now)));
-            // A timer that is far away is as good as none.
-            let _ = tokio::time::timeout(next.min(Duration::from_secs(3_600)), self.wake.notified()).await;
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = self.gather.notified() => drop(tokio::time::timeout(self.gather_time.min(next), self.wake.notified()).await),
+                // A timer that is far away is as good as none.
+                () = tokio::time::sleep(next.min(Duration::from_secs(3_600))) => {}
+            }
             let due = self.due(&mut timers);
             let answered = self.turn(&due).await;
             set_timers(&mut timers, due);
@@ -401,6 +432,68 @@ impl RateDrivers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Meters;
+    use crate::rates::samples;
+    use crate::rates::shared::SharedRate;
+    use crate::routes::Routes;
+    use crate::store::{CounterId, MemoryStore, RateTerms, StoreError};
+
+    /// An authority whose calls are counted.
+    #[derive(Debug)]
+    struct Counted(MemoryStore, AtomicU32);
+
+    #[async_trait::async_trait]
+    impl RateStore for Counted {
+        async fn lease_rates(&self, call: &RateCall) -> Result<RateAnswer, StoreError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.lease_rates(call).await
+        }
+    }
+
+    fn driver(gather_time: Duration) -> (RateDriver, Arc<Counted>) {
+        let clock = Clock::system();
+        let store = Arc::new(Counted(MemoryStore::new(clock.clone()), AtomicU32::new(0)));
+        let metrics = Metrics::new(&Routes::compile(vec![], &Meters::default()).unwrap());
+        let driver = RateDriver::new(store.clone(), "a".into(), clock, Arc::new(metrics), LeaseStore::Rates);
+        (RateDriver { gather_time, ..driver }, store)
+    }
+
+    /// A rate for which a request waits.
+    fn waited_for(number: u32) -> Arc<Counter> {
+        let id = CounterId { limit: number.to_string().into(), ..samples::counter() };
+        let rate = SharedRate::new(RateTerms { units: 100, seconds: 1, burst: 100 }, false);
+        rate.start_waiting(1);
+        Arc::new(Counter { tag: id.tag(), id, state: CounterState::SharedRate(Box::new(rate)) })
+    }
+
+    /// Runs it until this counter's call is answered.
+    async fn run_until_answered(driver: &RateDriver, counter: &Counter) {
+        let answered = async {
+            tokio::select! {
+                () = call_of(counter).expect("it is shared").answered().notified() => {}
+                () = driver.run() => {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), answered).await.expect("an answer");
+    }
+
+    #[tokio::test]
+    async fn counters_that_have_time_go_with_one_call() {
+        let (driver, store) = driver(GATHER);
+        let counters: Vec<_> = (0..20).map(waited_for).collect();
+        counters.iter().for_each(|counter| driver.ask_soon_for(counter));
+        run_until_answered(&driver, &counters[19]).await;
+        assert_eq!(store.1.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_does_not_wait_for_others_to_come() {
+        let (driver, _store) = driver(Duration::from_secs(3_600));
+        let counter = waited_for(1);
+        driver.ask_soon_for(&counter);
+        driver.ask_for(&counter);
+        run_until_answered(&driver, &counter).await;
+    }
 
     #[test]
     fn an_authority_that_has_forgotten_nodes_is_believed_after_a_minute() {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
-use super::asking::Asking;
+use super::asking::{Asking, LowWater, nanos};
 use super::lease::RateLease;
 use crate::clock::Monotonic;
 use crate::store::{CounterId, RateGrant, RateRequest, RateState, RateTerms};
@@ -17,15 +17,19 @@ use crate::sync::{AtomicU64, Ordering, Swap};
 /// Leases that are being spent, those that end first before others.
 pub(super) type Leases = SmallVec<[Arc<RateLease>; 2]>;
 
-/// One rate on this node.
+/// One rate on this node. What requests look at is together at its beginning.
+#[repr(C)]
 pub(crate) struct HeldRate {
     leases: Swap<Leases>,
+    /// With no more than this left, more is to be asked for; or from then on, in [`Monotonic`] nanoseconds. Where there is such an instant, that may wait for a moment.
+    low_water: AtomicU64,
+    low_from: AtomicU64,
+    /// When there may be one more unit, as the authority last said.
+    next_at: AtomicU64,
     /// Units that waiting requests need together.
     waiting: AtomicU64,
     /// The most that one of those needs who have come since the last wish.
     needed: AtomicU64,
-    /// With no more than this left, more is to be asked for.
-    low_water: AtomicU64,
     /// When the driver has to look, in [`Monotonic`] nanoseconds; the largest number: not before a request runs low or waits.
     due: AtomicU64,
     asking: Mutex<Asking>,
@@ -63,6 +67,15 @@ impl RateUnits {
     }
 }
 
+/// Whether a request that has taken units is to call the driver, because little is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Low {
+    No,
+    /// With others, in a moment.
+    Soon,
+    Now,
+}
+
 /// `low_water` while no request is to call the driver.
 const NEVER_LOW: u64 = u64::MAX;
 
@@ -73,16 +86,19 @@ impl HeldRate {
             waiting: AtomicU64::new(0),
             needed: AtomicU64::new(0),
             low_water: AtomicU64::new(NEVER_LOW),
+            low_from: AtomicU64::new(u64::MAX),
+            next_at: AtomicU64::new(0),
             due: AtomicU64::new(u64::MAX),
             asking: Mutex::default(),
         }
     }
 
     /// Takes `units`, all or none.
-    pub(crate) fn take(&self, units: u64, now: Monotonic) -> Option<RateUnits> {
+    pub(crate) fn take(&self, units: u64, now: Monotonic) -> Option<(RateUnits, Low)> {
         let mut taken = RateUnits(SmallVec::new());
         let leases = self.leases.load();
-        if sum(&leases, now) >= units {
+        let left = sum(&leases, now);
+        if left >= units {
             let mut missing = units;
             for lease in leases.iter() {
                 let (some, reports) = lease.take(missing, now);
@@ -91,7 +107,7 @@ impl HeldRate {
                     missing -= some;
                 }
                 if missing == 0 {
-                    return Some(taken);
+                    return Some((taken, self.low(left - units, now)));
                 }
             }
             // Others were faster.
@@ -111,10 +127,17 @@ impl HeldRate {
         self.leases.load().iter().filter(|lease| lease.id == id).map(|lease| lease.left(now)).sum()
     }
 
-    /// Whether the driver should be called after a request has taken units, because little is left. `true` until the next wish.
-    pub(crate) fn runs_low(&self, now: Monotonic) -> bool {
-        let low = self.low_water.load(Ordering::Relaxed);
-        low != NEVER_LOW && self.left(now) <= low
+    /// It stays so until the next wish.
+    fn low(&self, left: u64, now: Monotonic) -> Low {
+        // Relaxed: whichever of the words is older, the call comes too early, or with the next request.
+        let (low, from) = (self.low_water.load(Ordering::Relaxed), self.low_from.load(Ordering::Relaxed));
+        if low == NEVER_LOW || (left > low && now.0 < from) {
+            Low::No
+        } else if from == u64::MAX {
+            Low::Now
+        } else {
+            Low::Soon
+        }
     }
 
     /// Counts a request that waits for units, so that the next wish covers it; pairs with [`stop_waiting`](Self::stop_waiting).
@@ -131,6 +154,11 @@ impl HeldRate {
     pub(crate) fn short_for(&self, units: u64, now: Monotonic) -> Option<u64> {
         let missing = units.saturating_sub(self.left(now));
         if missing == 0 { None } else { self.lock().short_for(missing, now) }
+    }
+
+    /// When there may be one more unit, as the authority last said.
+    pub(crate) fn next_at(&self) -> Monotonic {
+        Monotonic(self.next_at.load(Ordering::Relaxed))
     }
 
     /// The bucket as its authority last told it, and when.
@@ -198,9 +226,13 @@ impl HeldRate {
     }
 
     fn settle(&self, asking: &Asking, now: Monotonic) {
-        let (due, low_water) = asking.next(&self.leases.load(), now);
+        let (due, low) = asking.next(&self.leases.load(), now);
         self.due.store(due.map_or(u64::MAX, |due| due.0), Ordering::Release);
-        self.low_water.store(low_water.unwrap_or(NEVER_LOW), Ordering::Relaxed);
+        let LowWater { units, from } = low.unwrap_or(LowWater { units: NEVER_LOW, from: None });
+        self.low_from.store(from.map_or(u64::MAX, |from| from.0), Ordering::Relaxed);
+        self.low_water.store(units, Ordering::Relaxed);
+        let next_at = asking.answered().map_or(0, |(state, at)| at.plus_nanos(nanos(state.next_in)).0);
+        self.next_at.store(next_at, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Asking> {
@@ -243,11 +275,12 @@ mod tests {
         bucket: Option<Bucket>,
         terms: RateTerms,
         now: Monotonic,
+        calls: u32,
     }
 
     impl World {
         fn new(terms: RateTerms) -> Self {
-            Self { held: HeldRate::new(), bucket: None, terms, now: Monotonic(1_000_000 * MILLI) }
+            Self { held: HeldRate::new(), bucket: None, terms, now: Monotonic(1_000_000 * MILLI), calls: 0 }
         }
 
         fn wish(&self) -> Option<RateRequest> {
@@ -262,6 +295,7 @@ mod tests {
 
         fn call(&mut self) -> Option<RateRequest> {
             let request = self.wish()?;
+            self.calls += 1;
             let grant = self.decide(&request);
             self.held.granted(&request, &grant, self.now);
             Some(request)
@@ -269,14 +303,35 @@ mod tests {
 
         /// A request that waits for one answer if need be.
         fn request(&mut self, units: u64) -> bool {
-            if let Some(taken) = self.held.take(units, self.now) {
-                drop(taken);
+            if self.request_without_waiting(units) {
                 return true;
             }
             self.held.start_waiting(units);
             self.call();
             self.held.stop_waiting(units);
             self.held.take(units, self.now).is_some()
+        }
+
+        /// One that calls for others if little is left.
+        fn request_without_waiting(&mut self, units: u64) -> bool {
+            let Some((_, low)) = self.held.take(units, self.now) else { return false };
+            if low != Low::No {
+                self.call();
+            }
+            true
+        }
+
+        /// So many requests of a unit each in so much time; how many of them had to wait.
+        fn requests(&mut self, count: u64, nanos: u64) -> u32 {
+            let mut waited = 0;
+            for _ in 0..count {
+                if !self.request_without_waiting(1) {
+                    waited += 1;
+                    assert!(self.request(1));
+                }
+                self.wait(nanos / count);
+            }
+            waited
         }
 
         /// Time passes, and the driver does what is due.
@@ -305,31 +360,70 @@ mod tests {
     #[test]
     fn steady_use_is_asked_for_ahead_so_that_few_requests_wait() {
         let mut world = World::new(TERMS);
-        let mut waited = 0;
-        // 80 a second, for two seconds.
-        for turn in 0..160 {
-            if world.held.take(1, world.now).is_none() {
-                waited += u32::from(turn >= 20);
-                assert!(world.request(1));
-            }
-            if world.held.runs_low(world.now) {
-                world.call();
-            }
-            world.wait(12_500_000);
-        }
-        assert_eq!(waited, 0, "after the first quarter of a second");
+        // 80 a second.
+        world.requests(20, 250 * MILLI);
+        assert_eq!(world.requests(140, 1_750 * MILLI), 0, "after the first quarter of a second");
+    }
+
+    /// Lent for a second.
+    const PLENTIFUL: RateTerms = RateTerms { units: 6_000, seconds: 60, burst: 6_000 };
+
+    #[test]
+    fn where_there_is_plenty_a_lease_time_of_steady_use_is_a_call_and_a_half_at_most() {
+        let mut world = World::new(PLENTIFUL);
+        world.requests(80, 2_000 * MILLI);
+        world.calls = 0;
+        assert_eq!(world.requests(1_200, 30_000 * MILLI), 0);
+        assert!((30..=45).contains(&world.calls), "{} calls in 30 lease times", world.calls);
+        // Use that ends is not followed by any.
+        world.calls = 0;
+        assert_eq!(world.held.due(), Monotonic(u64::MAX));
+        world.wait(5_000 * MILLI);
+        assert!(world.calls == 0 && world.held.is_quiet(world.now));
+        // And is taken up again by one.
+        assert!(world.request(1) && world.calls == 1);
     }
 
     #[test]
-    fn units_that_nobody_uses_go_back_before_they_die() {
+    fn use_that_changes_is_followed() {
+        let mut world = World::new(PLENTIFUL);
+        world.requests(80, 2_000 * MILLI);
+        let waited = world.requests(80, 1_000 * MILLI);
+        assert!(waited < 4, "{waited} of 80");
+        world.requests(40, 10_000 * MILLI);
+        let outstanding = world.level().outstanding;
+        assert!(outstanding <= 10, "{outstanding} units for a use of four a second");
+    }
+
+    #[test]
+    fn units_that_nobody_uses_go_back_before_they_die_where_half_of_the_burst_is_lent() {
         let mut world = World::new(TERMS);
-        world.held.start_waiting(40);
+        world.held.start_waiting(60);
         world.call();
-        world.held.stop_waiting(40);
-        assert_eq!(world.level().outstanding, 40);
+        world.held.stop_waiting(60);
+        assert_eq!(world.level().outstanding, 60);
         world.wait(240 * MILLI);
         assert_eq!((world.level().level, world.level().outstanding), (100, 0));
         assert!(world.held.is_quiet(world.now) && world.held.due() == Monotonic(u64::MAX));
+    }
+
+    #[test]
+    fn where_units_are_short_what_is_spent_is_told_and_the_rest_goes_back() {
+        let mut world = World::new(TERMS);
+        let others = world.decide(&samples::request(TERMS, 1, 80)).units;
+        world.held.start_waiting(30);
+        world.call();
+        world.held.stop_waiting(30);
+        assert_eq!((others, world.held.left(world.now), world.level().level), (80, 20, 0));
+        for _ in 0..5 {
+            assert!(world.request_without_waiting(1));
+        }
+        world.wait(130 * MILLI);
+        assert_eq!(world.level().outstanding, others + 15, "what is spent makes room for others");
+        world.wait(115 * MILLI);
+        assert!(world.held.left(world.now) <= 5, "what is not used goes back, but for as much as was used");
+        world.wait(2_000 * MILLI);
+        assert!(world.held.is_quiet(world.now) && world.level().outstanding == 0);
     }
 
     #[test]
@@ -346,7 +440,7 @@ mod tests {
         world.call();
         assert_eq!(world.held.left(world.now), 9);
         assert!(world.held.take(10, world.now).is_none());
-        let taken = world.held.take(8, world.now).unwrap();
+        let (taken, _) = world.held.take(8, world.now).unwrap();
         assert!(taken.leases().count() > 1);
         taken.undo();
         assert_eq!(world.held.left(world.now), 9);

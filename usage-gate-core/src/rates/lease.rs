@@ -12,13 +12,14 @@ use crate::sync::{AtomicU64, Ordering};
 const HALF: u32 = 32;
 const REPORTS: u64 = (1 << HALF) - 1;
 
-/// A lease; it dies at its deadline, spent or not.
+/// A lease; it dies at its deadline, spent or not. What requests look at is at its beginning.
+#[repr(C)]
 pub(crate) struct RateLease {
-    pub(crate) id: RateLeaseId,
+    word: AtomicU64,
     /// R2: nothing is spent from here on.
     pub(crate) deadline: Monotonic,
+    pub(crate) id: RateLeaseId,
     units: u64,
-    word: AtomicU64,
     /// What was last told as spent, and what of it the authority has confirmed. Only the driver writes them.
     told: AtomicU64,
     confirmed: AtomicU64,
@@ -29,7 +30,7 @@ impl RateLease {
     pub(crate) fn new(id: RateLeaseId, units: u64, deadline: Monotonic) -> Self {
         let units = units.min(REPORTS);
         let (told, confirmed) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { id, deadline, units, word: AtomicU64::new(units << HALF), told, confirmed }
+        Self { word: AtomicU64::new(units << HALF), deadline, id, units, told, confirmed }
     }
 
     /// Units that can be spent now.

@@ -23,5 +23,5 @@ mod samples;
 mod simulation;
 
 pub(crate) use driver::{RateDriver, RateDrivers};
-pub(crate) use held::RateUnits;
+pub(crate) use held::{Low, RateUnits};
 pub(crate) use shared::{Look, SharedRate, SharedSlots};

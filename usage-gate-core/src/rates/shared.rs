@@ -2,12 +2,12 @@
 //! part; and what was spent before it was known.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::held::{HeldRate, RateUnits};
+use super::held::{HeldRate, Low, RateUnits};
 use super::held_slots::HeldSlots;
 use crate::clock::Monotonic;
 use crate::lease::{RateBucket, RateSpec, RateTaken};
@@ -23,11 +23,20 @@ pub(crate) enum Look {
     Ask,
 }
 
+/// Whether a counter is in the driver's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Queued {
+    No = 0,
+    /// And nobody waits for it.
+    Soon = 1,
+    Now = 2,
+}
+
 /// When the driver is to look at a counter, and who waits for that.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// Whether it is in the driver's queue.
-    queued: AtomicBool,
+    queued: AtomicU8,
     /// The instant for which the driver has a timer; the largest number for none.
     timer: AtomicU64,
     answered: Notify,
@@ -35,20 +44,24 @@ pub(crate) struct Call {
 
 impl Call {
     fn new() -> Self {
-        Self { queued: AtomicBool::new(false), timer: AtomicU64::new(u64::MAX), answered: Notify::new() }
+        Self { queued: AtomicU8::new(Queued::No as u8), timer: AtomicU64::new(u64::MAX), answered: Notify::new() }
     }
 
     pub(crate) fn answered(&self) -> &Notify {
         &self.answered
     }
 
-    /// Marks it as queued; `false` if it is already.
-    pub(super) fn enqueue(&self) -> bool {
-        !self.queued.swap(true, Ordering::AcqRel)
+    /// Marks it as queued; says what it was before.
+    pub(super) fn enqueue(&self, queued: Queued) -> Queued {
+        match self.queued.fetch_max(queued as u8, Ordering::AcqRel) {
+            0 => Queued::No,
+            1 => Queued::Soon,
+            _ => Queued::Now,
+        }
     }
 
     pub(super) fn dequeue(&self) {
-        self.queued.store(false, Ordering::Release);
+        self.queued.store(Queued::No as u8, Ordering::Release);
     }
 
     /// Whether a timer for `due` is to be set: there is none as early.
@@ -65,14 +78,17 @@ impl Call {
 }
 
 /// A rate of several nodes.
+///
+/// In this order: what a request looks at, of a rate that it has not in its caches, is in one line of them.
+#[repr(C, align(64))]
 pub(crate) struct SharedRate {
+    /// Units that were spent before it was known that they would be: what is lent next pays for them first.
+    owed: AtomicU64,
     pub(super) held: HeldRate,
     pub(crate) call: Call,
     terms: Mutex<RateTerms>,
     /// This node's part of the rate, for the time in which the authority is away.
     alone: RateBucket,
-    /// Units that were spent before it was known that they would be: what is lent next pays for them first.
-    owed: AtomicU64,
     /// Whether its authority is the durable one, where there are two.
     pub(super) slow: bool,
 }
@@ -80,11 +96,11 @@ pub(crate) struct SharedRate {
 impl SharedRate {
     pub(crate) fn new(terms: RateTerms, slow: bool) -> Self {
         Self {
+            owed: AtomicU64::new(0),
             held: HeldRate::new(),
             call: Call::new(),
             terms: Mutex::new(terms),
             alone: RateBucket::default(),
-            owed: AtomicU64::new(0),
             slow,
         }
     }
@@ -112,16 +128,15 @@ impl SharedRate {
         self.held.short_for(needed, now).map_or(Look::Ask, Look::NotNow)
     }
 
-    /// Takes `units`, all or none. Says too whether more should be asked for.
-    pub(crate) fn take(&self, units: u64, now: Monotonic) -> Option<(RateUnits, bool)> {
+    /// Takes `units`, all or none. Says too whether more is to be asked for.
+    pub(crate) fn take(&self, units: u64, now: Monotonic) -> Option<(RateUnits, Low)> {
         if self.owed() > 0 {
             self.pay(now);
             if self.owed() > 0 {
                 return None;
             }
         }
-        let taken = self.held.take(units, now)?;
-        Some((taken, self.held.runs_low(now)))
+        self.held.take(units, now)
     }
 
     /// Books units that became known only now: they have passed, and what follows waits for them.
@@ -142,7 +157,7 @@ impl SharedRate {
             if part == 0 {
                 return;
             }
-            let Some(paid) = self.held.take(part, now) else { continue };
+            let Some((paid, _)) = self.held.take(part, now) else { continue };
             let less = |owed: u64| (owed >= part).then(|| owed - part);
             if self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_err() {
                 // Another has paid it meanwhile.
@@ -154,16 +169,19 @@ impl SharedRate {
     /// Units that are surely left, and nanoseconds until there may be one more.
     pub(crate) fn remaining(&self, now: Monotonic) -> (u64, u64) {
         let left = self.held.left(now).saturating_sub(self.owed());
-        let next = self.held.state().map_or(0, |(state, at)| {
-            let next = u64::try_from(state.next_in.as_nanos()).unwrap_or(u64::MAX);
-            at.plus_nanos(next).nanos_since(now)
-        });
-        (left, next)
+        (left, self.held.next_at().nanos_since(now))
     }
 
-    /// Units that nobody holds, as the authority last said.
-    pub(crate) fn level(&self) -> u64 {
-        self.held.state().map_or_else(|| self.terms().burst, |(state, _)| state.level)
+    /// Units that nobody holds, as far as the authority's last answer tells: it is not asked because time has passed.
+    pub(crate) fn level(&self, now: Monotonic) -> u64 {
+        let terms = self.terms();
+        let Some((state, at)) = self.held.state() else { return terms.burst };
+        let time = u128::from(now.nanos_since(at));
+        let refilled = time * u128::from(terms.units) / (u128::from(terms.seconds.max(1)) * 1_000_000_000);
+        // What is lent leaves no room until it is dead.
+        let lent = if time < terms.lease_time().as_nanos() { state.outstanding } else { 0 };
+        let most = terms.burst.saturating_sub(lent).max(state.level);
+        state.level.saturating_add(u64::try_from(refilled).unwrap_or(u64::MAX)).min(most)
     }
 
     /// Whether `units` would pass of this node's part, one of so many; otherwise nanoseconds until they would.

@@ -4,7 +4,7 @@ use super::Broken;
 use super::world::{disturb, rate_parts};
 use crate::clock::Monotonic;
 use crate::rates::bucket::{Bucket, Incarnation, micros};
-use crate::rates::held::HeldRate;
+use crate::rates::held::{HeldRate, Low};
 use crate::rates::samples;
 use crate::simulation::Dice;
 use crate::store::{RateGrant, RateRequest, RateTerms};
@@ -27,6 +27,8 @@ struct Node {
     demand: u64,
     /// Requests that wait, by when they give up.
     waiting: std::collections::VecDeque<u64>,
+    /// When it is to call because little is left.
+    low: Option<u64>,
     /// A call and when it arrives, an answer and when that arrives.
     call: Option<(u64, RateRequest)>,
     answer: Option<(u64, RateRequest, RateGrant)>,
@@ -34,6 +36,8 @@ struct Node {
 
 /// Microseconds on the way to the authority, and back.
 const TRIP: u64 = 1_000;
+/// Microseconds for which a call is gathered that nobody waits for.
+const GATHER: u64 = 10_000;
 /// For how long a request waits.
 const PATIENCE: u64 = 300_000;
 const PARTS: i128 = 60_000_000;
@@ -41,8 +45,14 @@ const PARTS: i128 = 60_000_000;
 /// Nodes, each with its demand in thousandths of the rate, for so many seconds. Requests come by chance.
 fn run(terms: RateTerms, demands: &[u64], seconds: u64, broken: Broken) -> Outcome {
     let step = if terms.units / terms.seconds >= 10 { 500 } else { 5_000 };
-    let node =
-        |demand: &u64| Node { held: HeldRate::new(), demand: *demand, waiting: [].into(), call: None, answer: None };
+    let node = |demand: &u64| Node {
+        held: HeldRate::new(),
+        demand: *demand,
+        waiting: [].into(),
+        low: None,
+        call: None,
+        answer: None,
+    };
     let mut nodes: Vec<Node> = demands.iter().map(node).collect();
     let (mut dice, mut bucket, mut outcome) = (Dice::new(1), None, Outcome::default());
     let (full, leaks) = (i128::from(terms.burst) * PARTS, rate_parts(&terms) * i128::from(step));
@@ -107,14 +117,21 @@ impl Node {
                 continue;
             }
             outcome.asked += 1;
-            if self.held.take(1, mono).is_some() {
+            if let Some((_, low)) = self.held.take(1, mono) {
                 outcome.admitted += 1;
+                let at = match low {
+                    Low::No => None,
+                    Low::Soon => Some(now + GATHER),
+                    Low::Now => Some(now),
+                };
+                self.low = self.low.or(at);
             } else if self.held.short_for(1, mono).is_none_or(|wait| wait < PATIENCE * 1_000) {
                 self.held.start_waiting(1);
                 self.waiting.push_back(now + PATIENCE);
             }
         }
-        let calls = self.held.due() <= mono || self.held.runs_low(mono) || !self.waiting.is_empty();
+        let is_low = self.low.take_if(|at| *at <= now).is_some();
+        let calls = self.held.due() <= mono || is_low || !self.waiting.is_empty();
         if calls && let Some(request) = self.held.wish(&samples::counter(), terms, mono) {
             self.call = Some((now + TRIP, request));
         }
@@ -136,7 +153,8 @@ fn thousandths((terms, seconds): (RateTerms, u64), outcome: &Outcome) -> u64 {
 #[test]
 fn nodes_use_nearly_all_of_a_rate_between_them() {
     for (terms, seconds) in RATES {
-        for demands in [&[1_500][..], &[1_200; 2], &[1_200; 3], &[1_200; 4], &[2_500, 20, 20, 20]] {
+        for demands in [&[1_500][..], &[1_200; 2], &[1_200; 3], &[1_200; 4], &[2_500, 20, 20, 20], &[300, 1_500, 1_500]]
+        {
             let outcome = run(terms, demands, seconds, Broken::Nothing);
             let used = thousandths((terms, seconds), &outcome);
             assert!(used >= 950, "{used} of a thousand with {demands:?} at {terms:?}: {outcome:?}");

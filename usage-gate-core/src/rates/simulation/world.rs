@@ -201,7 +201,7 @@ impl World {
         if self.broken == Broken::SpendsAfterTheDeadline {
             now = Monotonic(now.0 - 200_000_000);
         }
-        let Some(taken) = self.nodes[at].held.take(units, now) else {
+        let Some((taken, _)) = self.nodes[at].held.take(units, now) else {
             if self.nodes[at].waiting.len() < 30 {
                 self.nodes[at].held.start_waiting(units);
                 self.nodes[at].waiting.push(units);

@@ -108,15 +108,33 @@ impl ValkeyStore {
         let (unit, refill) = terms.parts();
         let longest = micros(LONGEST_RATE_LEASE);
         let idle = longest.saturating_add(micros(terms.refill_time())).saturating_add(1);
+        let counts = [&request.spent, &request.returned].map(|reports| reports.len() as u64);
+        let mut words = Vec::with_capacity(96 + 24 * (request.spent.len() + request.returned.len()));
+        for number in [
+            u64::try_from(self.now()).unwrap_or(0),
+            micros(terms.lease_time()),
+            longest,
+            idle,
+            unit,
+            refill,
+            terms.burst,
+            request.want,
+            counts[0],
+            counts[1],
+        ] {
+            words.extend_from_slice(&number.to_le_bytes());
+        }
+        words.extend_from_slice(&request.lease.as_u128().to_be_bytes());
+        for RateReport { lease, spent } in request.spent.iter().chain(&request.returned) {
+            words.extend_from_slice(&lease.as_u128().to_be_bytes());
+            words.extend_from_slice(&spent.to_le_bytes());
+        }
         let mut command = self.script(&BUCKET, &self.key("rate", &request.counter));
-        command.arg(self.now()).arg(micros(terms.lease_time())).arg(longest).arg(idle);
         // A new bucket waits for as long as the longest lease before it refills.
-        command.arg(self.time_to_live(idle.saturating_add(longest)));
-        command.arg(unit).arg(refill).arg(terms.burst);
-        command.arg(lease(request.lease.as_u128())).arg(request.want);
-        incarnations(&mut command, known);
-        reports(&mut command, &request.spent);
-        reports(&mut command, &request.returned);
+        command.arg(words).arg(self.time_to_live(idle.saturating_add(longest)));
+        for (incarnation, age) in known {
+            command.arg(incarnation).arg(*age);
+        }
         command
     }
 
@@ -233,17 +251,6 @@ fn incarnations(command: &mut Cmd, known: &[(String, u64)]) {
     for (incarnation, age) in known {
         command.arg(incarnation).arg(*age);
     }
-}
-
-fn reports(command: &mut Cmd, reports: &[RateReport]) {
-    command.arg(reports.len());
-    for report in reports {
-        command.arg(lease(report.lease.as_u128())).arg(report.spent);
-    }
-}
-
-fn lease(id: u128) -> String {
-    format!("{id:032x}")
 }
 
 fn micros(time: Duration) -> u64 {
