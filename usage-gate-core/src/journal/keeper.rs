@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::append::{Appender, Place};
-use super::files::{Files, NewSegment, Size, is_full};
+use super::files::{Files, NewSegment, Size, end_stream, is_full};
 use super::group_sync::GroupSync;
 use super::known::KnownSegment;
 use super::read::{Chunk, Stream, ack, read};
@@ -316,28 +316,6 @@ impl Journal {
     pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Removes the segments behind the end of a stream, the last first, and ends the one that holds the end: wherever a process is killed in this, it can be done again.
-///
-/// What is sealed is never recovered again, so all that is before the end must survive power loss first.
-pub(super) fn end_stream(files: &mut Files, segments: &[KnownSegment], next: u64) -> io::Result<()> {
-    let unused = |(at, segment): &(usize, &KnownSegment)| *at > 0 && segment.first() >= next;
-    for (_, segment) in segments.iter().enumerate().rev().take_while(unused) {
-        files.remove_unused(segment)?;
-    }
-    let used = segments.iter().enumerate().take_while(|place| !unused(place)).map(|(_, segment)| segment);
-    let used: Vec<&KnownSegment> = used.collect();
-    let Some((last, whole)) = used.split_last() else { return Ok(()) };
-    for segment in whole {
-        let segment = files.map(segment)?;
-        segment.sum_all();
-        files.sync(&segment)?;
-    }
-    let last = files.hold(last)?;
-    last.sum_all();
-    last.end_at(next);
-    files.sync(&last)
 }
 
 #[cfg(test)]

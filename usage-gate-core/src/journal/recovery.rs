@@ -13,8 +13,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::files::{Files, NewSegment};
-use super::keeper::end_stream;
+use super::files::{Files, NewSegment, end_stream};
 use super::known::KnownSegment;
 use super::read::read_mapping;
 use super::record::request_of;
