@@ -479,10 +479,16 @@ mod tests {
 
     #[tokio::test]
     async fn counters_that_have_time_go_with_one_call() {
-        let (driver, store) = driver(GATHER);
+        let (driver, store) = driver(Duration::from_millis(500));
         let counters: Vec<_> = (0..20).map(waited_for).collect();
-        counters.iter().for_each(|counter| driver.ask_soon_for(counter));
-        run_until_answered(&driver, &counters[19]).await;
+        let ask = async {
+            for counter in &counters {
+                driver.ask_soon_for(counter);
+                // The driver goes on.
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::join!(ask, run_until_answered(&driver, &counters[19]));
         assert_eq!(store.1.load(Ordering::Relaxed), 1);
     }
 
