@@ -329,12 +329,23 @@ impl UsageGate {
         let core = Arc::clone(&self.core);
         // For a restart that does not find the key store. What cannot be written is logged there.
         let _ = tokio::task::spawn_blocking(move || core.callers.keep(true)).await;
-        self.core.shipper.flush().await?;
         let journal = Arc::clone(&self.core.recorder.journal);
+        // Nobody does it any more: and shipping may take longer than the process is given.
+        let _ = tokio::task::spawn_blocking(move || journal.sum()).await;
+        let shipped = self.core.shipper.flush().await;
+        let (journal, seals) = (Arc::clone(&self.core.recorder.journal), shipped.is_ok());
+        let sealed = tokio::task::spawn_blocking(move || {
+            if seals {
+                return journal.seal();
+            }
+            journal.sum();
+            Ok(false)
+        });
         // Not sealed, for a request that is still under way or a disk that fails, is no loss: the next start does it.
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || journal.seal()).await {
+        if let Ok(Err(error)) = sealed.await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the journal could not be sealed");
         }
+        shipped?;
         given_back
     }
 

@@ -233,12 +233,13 @@ impl Files {
         cut
     }
 
-    /// Makes a segment that nobody writes any more survive power loss. If that fails it is not tried again on this file, but on a copy.
+    /// Makes a segment that nobody writes any more survive power loss. If that fails it is not tried again on this file, but on a copy. Gives
+    /// the one that survives.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn sync(&mut self, segment: &Segment) -> io::Result<()> {
-        segment.words().sync().or_else(|_| self.copy(segment).map(|_| ()))
+    pub(crate) fn sync(&mut self, segment: &Segment) -> io::Result<Segment> {
+        segment.words().sync().map(|()| segment.clone()).or_else(|_| self.copy(segment))
     }
 
     /// Writes a copy of a segment into a new file in its place, and makes it durable.
@@ -332,8 +333,10 @@ pub(super) fn end_stream(files: &mut Files, segments: &[KnownSegment], next: u64
     }
     let last = files.hold(last)?;
     last.sum_all();
+    // The word that says so reaches the disk after what it speaks of.
+    let last = files.sync(&last)?;
     last.end_at(next);
-    files.sync(&last)
+    files.sync(&last).map(drop)
 }
 
 fn same(one: &KnownSegment, other: &KnownSegment) -> bool {

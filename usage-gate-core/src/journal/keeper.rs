@@ -250,8 +250,8 @@ impl Journal {
     /// Makes room, removes what is old, and says how it stands. Blocks on the disk.
     pub(crate) fn maintain(&self, now: Timestamp) -> JournalState {
         let mut kept = self.kept();
-        // Before any of it is let go, and long before the system writes it to the disk of its own accord.
-        let unfinished = self.appender.live().iter().find(|segment| !segment.sum_all()).map(Segment::first);
+        // Before any of it is let go.
+        let unfinished = self.sum();
         let summed = |segment: &Segment| unfinished.is_none_or(|first| segment.first() < first);
         self.appender.forget(|segment| segment.is_acked() && summed(segment));
         kept.files.rest();
@@ -270,6 +270,12 @@ impl Journal {
             (Err(error), _) => JournalState::Failed(error.to_string()),
         };
         kept.state.clone()
+    }
+
+    /// Sums what is published: what is not summed is not believed after the end of the kernel, even where all of it has reached the disk. Gives the beginning of the
+    /// first segment into which more may come.
+    pub(crate) fn sum(&self) -> Option<u64> {
+        self.appender.live().iter().filter(|segment| !segment.sum_all()).map(Segment::first).min()
     }
 
     /// Makes segments until the low water mark is passed: as many as that takes and no more.
@@ -299,6 +305,7 @@ impl Journal {
         }
         // Before the next sequence is read: what comes behind the end would be lost.
         let settled = self.appender.close();
+        self.sum();
         let next = self.appender.next();
         let live = self.appender.live().to_vec();
         if !settled || !live.iter().all(|segment| segment.is_published(next)) {

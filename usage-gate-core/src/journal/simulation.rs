@@ -347,6 +347,39 @@ fn a_life_that_is_not_killed_needs_no_recovery() {
     }
 }
 
+/// Power that goes while a stream is sealed: what is called sealed is there.
+#[test]
+fn b5_a_seal_that_loses_its_power_ends_nothing_that_is_not_there() {
+    for seed in 0..2_000 {
+        let mut dice = Dice::new(seed);
+        let world = World::new(seed, Broken::Nothing);
+        let (journal, mut all) = (world.next_life(), BTreeSet::new());
+        for number in 0..dice.below(20) {
+            if dice.below(4) == 0 {
+                journal.maintain(at(3));
+            }
+            if journal.reserve() {
+                journal.append(&record(number.into())).unwrap();
+                all.insert(u128::from(number));
+            }
+        }
+        let _ = crash::killed_after(dice.below(30), || journal.seal().unwrap());
+        drop(journal);
+        for name in world.area.list().unwrap() {
+            world.area.open(&name).unwrap().lose_power(|| dice.below(2) == 0);
+        }
+        let mut files = Files::open(world.area.clone()).unwrap();
+        let bytes = world.options().segment_bytes;
+        if let Some(dead) = DeadStream::open(&mut files, StreamId::from_u128(1), LifeEnd::PowerLost, bytes).unwrap() {
+            dead.seal().unwrap();
+        }
+        world.drain().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let counted = world.sink.borrow().counted.clone();
+        let once: BTreeSet<u128> = counted.iter().copied().collect();
+        assert!(once.len() == counted.len() && once.is_subset(&all), "seed {seed}: {counted:?}");
+    }
+}
+
 /// Lives with durability `disk`, and power that goes: of what was synced all is counted, of the rest nothing twice.
 #[test]
 fn b5_what_was_synced_survives_power_loss_and_nothing_is_counted_twice() {
