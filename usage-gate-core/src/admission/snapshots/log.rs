@@ -96,18 +96,19 @@ impl FromStr for Line {
 /// The log that is being written.
 #[derive(Debug)]
 pub(super) struct ChangeLog {
-    file: File,
+    file: Arc<File>,
     length: u64,
 }
 
 impl ChangeLog {
-    /// An empty one in place of what is there.
-    pub(super) fn begin(folder: &Path) -> io::Result<Self> {
+    /// One of these lines in place of what is there.
+    pub(super) fn begin(folder: &Path, lines: &[Line]) -> io::Result<Self> {
         let unfinished = folder.join(UNFINISHED);
-        let mut file = create_private(&unfinished)?;
-        file.write_all(MAGIC.as_bytes())?;
+        let mut log = Self { file: Arc::new(create_private(&unfinished)?), length: 0 };
+        (&*log.file).write_all(MAGIC.as_bytes())?;
+        lines.iter().try_for_each(|line| log.append(line))?;
         std::fs::rename(&unfinished, folder.join(NAME))?;
-        Ok(Self { file, length: 0 })
+        Ok(log)
     }
 
     /// The one that is there, which was replayed; without what is cut off at its end.
@@ -118,13 +119,13 @@ impl ChangeLog {
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at.saturating_add(1));
         let length = u64::try_from(whole).unwrap_or(0);
         file.set_len(length)?;
-        Ok(Self { file, length })
+        Ok(Self { file: Arc::new(file), length })
     }
 
     /// One in a file of any kind, for tests.
     #[cfg(test)]
-    pub(super) const fn of(file: File) -> Self {
-        Self { file, length: 0 }
+    pub(super) fn of(file: File) -> Self {
+        Self { file: Arc::new(file), length: 0 }
     }
 
     pub(super) const fn length(&self) -> u64 {
@@ -135,20 +136,24 @@ impl ChangeLog {
     pub(super) fn append(&mut self, line: &Line) -> io::Result<()> {
         let text = line.to_string();
         let text = format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()));
-        self.file.write_all(text.as_bytes())?;
+        (&*self.file).write_all(text.as_bytes())?;
         self.length = self.length.saturating_add(u64::try_from(text.len()).unwrap_or(0));
         Ok(())
     }
 
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    /// To be synced by whoever has time.
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 }
 
 /// Adds the callers that were seen first since, drops those that later changes touch, and notes how far the feed was followed.
 pub(super) fn replay(folder: &Path, mut known: KnownCallers) -> io::Result<KnownCallers> {
-    let mut bytes = Vec::new();
-    File::open(folder.join(NAME))?.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    let (mut bytes, file) = (Vec::new(), File::open(folder.join(NAME))?);
+    if file.metadata()?.len() > MOST_BYTES {
+        return Err(damaged("the log of changes is longer than any that is written"));
+    }
+    file.take(MOST_BYTES).read_to_end(&mut bytes)?;
     let lines = bytes.strip_prefix(MAGIC.as_bytes()).ok_or_else(|| damaged("the log of changes has no beginning"))?;
     let (mut changes, mut plans, mut new) = (Vec::new(), HashMap::new(), Vec::new());
     let before = known.last;

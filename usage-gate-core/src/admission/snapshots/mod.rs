@@ -81,6 +81,8 @@ struct Following {
     log: Option<ChangeLog>,
     /// The number of the last change.
     last: u64,
+    /// Changes since the callers were last taken from the cache, to be written.
+    since: Vec<(u64, Changed)>,
     heard: Heard,
 }
 
@@ -113,14 +115,18 @@ impl Snapshots {
     /// Begins anew: what an earlier process knew is removed, since this one did not follow what changed after it.
     pub(crate) fn begin(folder: PathBuf, pepper: u64, heard: Heard) -> io::Result<Self> {
         file::remove(&folder)?;
-        let log = ChangeLog::begin(&folder)?;
-        Ok(Self::of(folder, pepper, Following { log: Some(log), last: 0, heard }))
+        let log = ChangeLog::begin(&folder, &[])?;
+        Ok(Self::of(folder, pepper, Following { log: Some(log), last: 0, since: Vec::new(), heard }))
     }
 
     /// Goes on where an earlier process ended, whose callers are those of this one.
     pub(crate) fn go_on(folder: PathBuf, pepper: u64, known: &KnownCallers) -> io::Result<Self> {
         let log = ChangeLog::go_on(&folder)?;
-        Ok(Self::of(folder, pepper, Following { log: Some(log), last: known.last, heard: known.heard }))
+        Ok(Self::of(
+            folder,
+            pepper,
+            Following { log: Some(log), last: known.last, since: Vec::new(), heard: known.heard },
+        ))
     }
 
     fn of(folder: PathBuf, pepper: u64, following: Following) -> Self {
@@ -133,7 +139,9 @@ impl Snapshots {
     pub(crate) fn apply(&self, changed: &Changed, apply: impl FnOnce()) {
         let mut following = self.following();
         following.last += 1;
-        let line = log::Line::Changed(following.last, changed.clone());
+        let number = following.last;
+        following.since.push((number, changed.clone()));
+        let line = log::Line::Changed(number, changed.clone());
         self.write(&mut following, &line);
         // Still under the lock: who reads the number finds it applied.
         apply();
@@ -188,8 +196,9 @@ impl Snapshots {
             return false;
         }
         // They are in the cache, which is read after this.
-        self.newcomers().clear();
+        let new = std::mem::take(&mut *self.newcomers());
         if let Err(error) = self.write_callers(known) {
+            self.newcomers().extend(new);
             self.changed.store(true, Ordering::Release);
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -206,8 +215,9 @@ impl Snapshots {
             if following.log.is_none() {
                 // Before the callers: without a log they are not believed.
                 file::remove(&self.folder)?;
-                following.log = Some(ChangeLog::begin(&self.folder)?);
+                following.log = Some(ChangeLog::begin(&self.folder, &[])?);
             }
+            following.since.clear();
             (following.last, following.heard)
         };
         let known = known();
@@ -217,11 +227,13 @@ impl Snapshots {
         if following.log.is_none() {
             // A change could not be noted meanwhile: these callers are of before it.
             file::remove(&self.folder)?;
-        } else if following.last == last {
-            // Everything in it is in the callers. A kill before this leaves lines that are passed over.
-            following.log = Some(ChangeLog::begin(&self.folder)?);
-            let line = log::Line::Heard(last, following.heard);
-            self.write(&mut following, &line);
+        } else {
+            // Everything else in it is in the callers. A kill before this leaves lines that are passed over.
+            let since = following.since.iter().map(|(number, changed)| log::Line::Changed(*number, changed.clone()));
+            let heard = log::Line::Heard(following.last, following.heard);
+            let lines: Vec<log::Line> = since.chain([heard]).collect();
+            following.log = Some(ChangeLog::begin(&self.folder, &lines)?);
+            self.unsynced.store(true, Ordering::Release);
         }
         Ok(())
     }
@@ -264,11 +276,9 @@ impl Snapshots {
         if !self.unsynced.swap(false, Ordering::AcqRel) {
             return;
         }
-        let synced = match &self.following().log {
-            Some(log) => log.sync(),
-            None => return,
-        };
-        if let Err(error) = synced {
+        // Not under the lock, for which changes wait.
+        let Some(file) = self.following().log.as_ref().map(ChangeLog::file) else { return };
+        if let Err(error) = file.sync_data() {
             tracing::warn!(error = &error as &dyn std::error::Error, "changes of callers cannot be synced to disk");
         }
     }

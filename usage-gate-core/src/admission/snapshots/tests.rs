@@ -184,6 +184,29 @@ fn who_is_new_is_added_and_goes_with_the_next_change() {
 }
 
 #[test]
+fn what_changes_while_callers_are_written_is_all_that_the_next_log_has() {
+    let folder = Folder::new();
+    let disk = folder.begin();
+    let known = callers(3);
+    disk.filled(anybody());
+    disk.keep(|| known.clone());
+    disk.apply(&Changed::Key(known[0].1.key.id), || {});
+    disk.filled(anybody());
+    disk.keep(|| {
+        disk.apply(&Changed::Key(known[1].1.key.id), || {});
+        known.clone()
+    });
+    let [gone, kept] = [1, 2].map(|at| known[at].1.key.id);
+    assert_eq!(folder.keys(), [known[0].1.key.id, kept], "the first was resolved again");
+    let log = std::fs::read_to_string(folder.file("callers.changes")).unwrap();
+    assert_eq!(log.matches("changed ").count(), 1);
+    assert!(log.contains(&gone.to_string()), "{log}");
+    // And it goes on.
+    disk.apply(&Changed::Key(kept), || {});
+    assert_eq!(folder.keys(), [known[0].1.key.id]);
+}
+
+#[test]
 fn a_kill_while_somebody_is_added_leaves_the_others() {
     let folder = Folder::new();
     let disk = folder.begin();
