@@ -293,7 +293,7 @@ impl Asking {
         let before = self.last.is_some_and(|answer| answer.short);
         let short = if asked.want > 0 { grant.units < asked.want } else { before };
         let is_long = request.terms.lease_time() >= LEAST_OF_PLENTY;
-        let plenty = is_long && !short && grant.state.level >= request.terms.burst / 2;
+        let plenty = is_long && !short && grant.state.level >= request.terms.burst.div_ceil(2);
         self.last = Some(Answer { state: grant.state, at: now, short, plenty });
         self.demand.look(leases, nanos(request.terms.lease_time()), now);
         if grant.units > 0 && now < asked.deadline {

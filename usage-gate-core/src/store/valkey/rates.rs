@@ -234,6 +234,11 @@ impl ValkeyStore {
             Err(Other::Broken(why)) => return Err(StoreError::unavailable(WHAT, why)),
             Err(Other::Whole(read)) => return Ok(read),
         }
+        // Where no script went well, and that is not for what is under the keys, it is the server that cannot run them.
+        let all_fail = answer.broken.len() == call.rates.len() + call.slots.len();
+        if let Some((_, why)) = answer.broken.iter().find(|(_, why)| all_fail && !why.starts_with("WRONGTYPE")) {
+            return Err(StoreError::unavailable(WHAT, why.as_str()));
+        }
         Ok(Read::Answer(answer))
     }
 
