@@ -4,6 +4,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(not(loom))]
+use std::time::Duration;
 
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -46,7 +48,12 @@ impl<T> Swap<T> {
     }
 
     pub(crate) fn store(&self, value: T) {
-        self.0.store(Arc::new(value));
+        self.share(Arc::new(value));
+    }
+
+    /// Puts a value there that others have too.
+    pub(crate) fn share(&self, value: Arc<T>) {
+        self.0.store(value);
     }
 }
 
@@ -104,6 +111,9 @@ struct Lane<T>(Mutex<T>);
 /// As many as threads of a large machine that end a request in the same moment.
 #[cfg(not(loom))]
 const LANES: usize = 32;
+/// Looks at a lane before a thread sleeps between two of them.
+#[cfg(not(loom))]
+const YIELDS: usize = 100;
 /// One that all threads meet at.
 #[cfg(loom)]
 const LANES: usize = 1;
@@ -137,12 +147,19 @@ impl<T> Lane<T> {
 
     #[cfg(not(loom))]
     fn lock(&self) -> InLane<'_, T> {
-        loop {
+        for _ in 0..YIELDS {
             // Whoever has it is about to publish a record: some hundred instructions.
-            match self.0.try_lock() {
-                Some(lane) => return lane,
-                None => std::thread::yield_now(),
+            if let Some(lane) = self.0.try_lock() {
+                return lane;
             }
+            std::thread::yield_now();
+        }
+        loop {
+            // It waits for a page of the disk.
+            if let Some(lane) = self.0.try_lock() {
+                return lane;
+            }
+            std::thread::sleep(Duration::from_micros(100));
         }
     }
 

@@ -16,27 +16,26 @@ use crate::rates::{SharedRate, SharedSlots};
 use crate::store::{CounterId, CounterTag, WindowState};
 
 /// One counter and how it is kept.
+///
+/// In this order, and each state in its own: what a request looks at is in one line of the caches, where a counter that was not used for a while has to be brought from.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Counter {
-    pub(crate) id: CounterId,
     /// How records name it.
     pub(crate) tag: CounterTag,
     pub(crate) state: CounterState,
+    pub(crate) id: CounterId,
 }
 
 /// How a counter is kept, by the kind of its limit.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box would be a second miss for every quota; counters are few beside callers"
-)]
 pub(crate) enum CounterState {
     Rate(RateBucket),
     Quota(QuotaCounter),
     /// Requests open now.
     Open(AtomicU64),
     /// A rate that other nodes share.
-    SharedRate(Box<SharedRate>),
+    SharedRate(SharedRate),
     /// Requests open now, over several nodes.
     SharedSlots(Box<SharedSlots>),
 }
@@ -65,14 +64,15 @@ pub(crate) struct LastAnswer {
 
 /// A quota on this node.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct QuotaCounter {
     leases: ArcSwap<LeaseSet>,
-    terms: Mutex<QuotaTerms>,
-    last: Mutex<Option<LastAnswer>>,
     /// Units not leased by anyone, as of the last answer, if this node is alone.
     free: AtomicU64,
     /// Units granted beyond the cap, as of the last answer: held ones among them are served, and are not what is left of the limit.
     beyond: AtomicU64,
+    terms: Mutex<QuotaTerms>,
+    last: Mutex<Option<LastAnswer>>,
     /// Units that waiting requests need together.
     waiting_units: AtomicU64,
     /// The most that one of those needs who have come since the driver last looked.

@@ -62,10 +62,8 @@ impl Counters {
     pub(crate) fn rate(&self, terms: RateTerms) -> CounterState {
         match self.rates {
             RatesKept::Here => CounterState::Rate(RateBucket::default()),
-            RatesKept::Shared => CounterState::SharedRate(Box::new(SharedRate::new(terms, false))),
-            RatesKept::SharedByTwo => {
-                CounterState::SharedRate(Box::new(SharedRate::new(terms, !terms.are_short_lived())))
-            }
+            RatesKept::Shared => CounterState::SharedRate(SharedRate::new(terms, false)),
+            RatesKept::SharedByTwo => CounterState::SharedRate(SharedRate::new(terms, !terms.are_short_lived())),
         }
     }
 

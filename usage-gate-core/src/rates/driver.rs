@@ -463,7 +463,7 @@ mod tests {
         let id = CounterId { limit: number.to_string().into(), ..samples::counter() };
         let rate = SharedRate::new(RateTerms { units: 100, seconds: 1, burst: 100 }, false);
         rate.start_waiting(1);
-        Arc::new(Counter { tag: id.tag(), id, state: CounterState::SharedRate(Box::new(rate)) })
+        Arc::new(Counter { tag: id.tag(), id, state: CounterState::SharedRate(rate) })
     }
 
     /// Runs it until this counter's call is answered.

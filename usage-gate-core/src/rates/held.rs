@@ -6,12 +6,12 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::asking::{Asking, LowWater, nanos};
 use super::lease::RateLease;
 use crate::clock::Monotonic;
-use crate::store::{CounterId, RateGrant, RateRequest, RateState, RateTerms};
+use crate::store::{CounterId, RateGrant, RateLeaseId, RateRequest, RateState, RateTerms};
 use crate::sync::{AtomicU64, Ordering, Swap};
 
 /// Leases that are being spent, those that end first before others.
@@ -20,12 +20,16 @@ pub(super) type Leases = SmallVec<[Arc<RateLease>; 2]>;
 /// One rate on this node. What requests look at is together at its beginning.
 #[repr(C)]
 pub(crate) struct HeldRate {
-    leases: Swap<Leases>,
+    /// The lease that is being spent: where it suffices, a request looks at no other.
+    current: Swap<RateLease>,
+    /// Units of all others, as of the last look at them.
+    later: AtomicU64,
     /// With no more than this left, more is to be asked for; or from then on, in [`Monotonic`] nanoseconds. Where there is such an instant, that may wait for a moment.
     low_water: AtomicU64,
     low_from: AtomicU64,
     /// When there may be one more unit, as the authority last said.
     next_at: AtomicU64,
+    leases: Swap<Leases>,
     /// Units that waiting requests need together.
     waiting: AtomicU64,
     /// The most that one of those needs who have come since the last wish.
@@ -82,12 +86,15 @@ const NEVER_LOW: u64 = u64::MAX;
 impl HeldRate {
     pub(crate) fn new() -> Self {
         Self {
-            leases: Swap::new(Leases::new()),
+            // Nothing is ever left of it.
+            current: Swap::new(RateLease::new(RateLeaseId::generate(), 0, Monotonic(0))),
+            later: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             needed: AtomicU64::new(0),
             low_water: AtomicU64::new(NEVER_LOW),
             low_from: AtomicU64::new(u64::MAX),
             next_at: AtomicU64::new(0),
+            leases: Swap::new(Leases::new()),
             due: AtomicU64::new(u64::MAX),
             asking: Mutex::default(),
         }
@@ -95,6 +102,21 @@ impl HeldRate {
 
     /// Takes `units`, all or none.
     pub(crate) fn take(&self, units: u64, now: Monotonic) -> Option<(RateUnits, Low)> {
+        let current = self.current.load();
+        if current.left(now) >= units {
+            let (some, reports) = current.take(units, now);
+            let taken = RateUnits(smallvec![(Arc::clone(&*current), some, reports)]);
+            if some == units {
+                return Some((taken, self.low(self.about(&current, now), now)));
+            }
+            // Others were faster.
+            taken.undo();
+        }
+        self.take_of_all(units, now)
+    }
+
+    /// The same where the lease that is being spent does not suffice.
+    fn take_of_all(&self, units: u64, now: Monotonic) -> Option<(RateUnits, Low)> {
         let mut taken = RateUnits(SmallVec::new());
         let leases = self.leases.load();
         let left = sum(&leases, now);
@@ -107,6 +129,10 @@ impl HeldRate {
                     missing -= some;
                 }
                 if missing == 0 {
+                    // Whoever asks at this moment does it too.
+                    if let Ok(_asking) = self.asking.try_lock() {
+                        self.turn(&self.leases.load(), now);
+                    }
                     return Some((taken, self.low(left - units, now)));
                 }
             }
@@ -119,6 +145,35 @@ impl HeldRate {
     /// Units that can be spent now.
     pub(crate) fn left(&self, now: Monotonic) -> u64 {
         sum(&self.leases.load(), now)
+    }
+
+    /// Whether so many can be.
+    pub(crate) fn has(&self, units: u64, now: Monotonic) -> bool {
+        self.current.load().left(now) >= units || self.left(now) >= units
+    }
+
+    /// How many can be, as far as one lease tells.
+    pub(crate) fn nearly(&self, now: Monotonic) -> u64 {
+        self.about(&self.current.load(), now)
+    }
+
+    fn about(&self, current: &RateLease, now: Monotonic) -> u64 {
+        match current.left(now) {
+            0 => self.left(now),
+            // Relaxed: of others nothing is taken as long as there is something of this one, or it is looked at again.
+            left => left.saturating_add(self.later.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Goes on to the first lease that has units. Under the lock.
+    fn turn(&self, leases: &Leases, now: Monotonic) {
+        let mut left = leases.iter().filter(|lease| lease.left(now) > 0);
+        if let Some(first) = left.next()
+            && !Arc::ptr_eq(first, &*self.current.load())
+        {
+            self.current.share(Arc::clone(first));
+        }
+        self.later.store(left.fold(0, |sum, lease| sum.saturating_add(lease.left(now))), Ordering::Relaxed);
     }
 
     /// What is left of one lease, for tests.
@@ -226,7 +281,9 @@ impl HeldRate {
     }
 
     fn settle(&self, asking: &Asking, now: Monotonic) {
-        let (due, low) = asking.next(&self.leases.load(), now);
+        let leases = self.leases.load();
+        self.turn(&leases, now);
+        let (due, low) = asking.next(&leases, now);
         self.due.store(due.map_or(u64::MAX, |due| due.0), Ordering::Release);
         let LowWater { units, from } = low.unwrap_or(LowWater { units: NEVER_LOW, from: None });
         self.low_from.store(from.map_or(u64::MAX, |from| from.0), Ordering::Relaxed);
@@ -393,6 +450,15 @@ mod tests {
         world.requests(40, 10_000 * MILLI);
         let outstanding = world.level().outstanding;
         assert!(outstanding <= 10, "{outstanding} units for a use of four a second");
+    }
+
+    #[test]
+    fn a_single_unit_that_is_spent_makes_room_for_the_next() {
+        let mut world = World::new(RateTerms { units: 1, seconds: 1, burst: 1 });
+        for _ in 0..5 {
+            assert!(world.request(1));
+            world.wait(1_130 * MILLI);
+        }
     }
 
     #[test]

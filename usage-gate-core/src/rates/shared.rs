@@ -80,7 +80,7 @@ impl Call {
 /// A rate of several nodes.
 ///
 /// In this order: what a request looks at, of a rate that it has not in its caches, is in one line of them.
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct SharedRate {
     /// Units that were spent before it was known that they would be: what is lent next pays for them first.
     owed: AtomicU64,
@@ -117,7 +117,7 @@ impl SharedRate {
     pub(crate) fn look(&self, units: u64, now: Monotonic) -> Look {
         let owed = self.owed();
         let needed = units.saturating_add(owed);
-        if self.held.left(now) >= needed {
+        if self.held.has(needed, now) {
             return Look::Enough;
         }
         let terms = self.terms();
@@ -168,7 +168,7 @@ impl SharedRate {
 
     /// Units that are surely left, and nanoseconds until there may be one more.
     pub(crate) fn remaining(&self, now: Monotonic) -> (u64, u64) {
-        let left = self.held.left(now).saturating_sub(self.owed());
+        let left = self.held.nearly(now).saturating_sub(self.owed());
         (left, self.held.next_at().nanos_since(now))
     }
 
@@ -176,10 +176,12 @@ impl SharedRate {
     pub(crate) fn level(&self, now: Monotonic) -> u64 {
         let terms = self.terms();
         let Some((state, at)) = self.held.state() else { return terms.burst };
-        let time = u128::from(now.nanos_since(at));
-        let refilled = time * u128::from(terms.units) / (u128::from(terms.seconds.max(1)) * 1_000_000_000);
-        // What is lent leaves no room until it is dead.
-        let lent = if time < terms.lease_time().as_nanos() { state.outstanding } else { 0 };
+        let (time, lease_time) = (u128::from(now.nanos_since(at)), terms.lease_time().as_nanos());
+        // What is lent leaves no room until it is dead; where all is, nothing refills before.
+        let lent = if time < lease_time { state.outstanding } else { 0 };
+        let is_full = state.level.saturating_add(state.outstanding) >= terms.burst;
+        let refills = if is_full && state.outstanding > 0 { time.saturating_sub(lease_time) } else { time };
+        let refilled = refills * u128::from(terms.units) / (u128::from(terms.seconds.max(1)) * 1_000_000_000);
         let most = terms.burst.saturating_sub(lent).max(state.level);
         state.level.saturating_add(u64::try_from(refilled).unwrap_or(u64::MAX)).min(most)
     }
