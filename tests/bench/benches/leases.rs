@@ -209,12 +209,15 @@ fn main() {
     let a_second = many.a_second;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what was served in some seconds")]
     let paced = Load { requests: (a_second * PACED) as usize, in_flight: IN_FLIGHT, a_second: Some(a_second) };
+    let bare_one = bench.take(gate, &bare, keys, unpaced(REQUESTS, 1));
     let bare_fast = bench.take(gate, &bare, keys, unpaced(REQUESTS, IN_FLIGHT));
     let bare_paced = bench.take(gate, &bare, keys, paced);
-    let [[memory, memory_paced], [leases, leases_paced]] = crowds.each_ref().map(|Crowd { gate, keys, .. }| {
-        bench.take(gate, &gated(gate), keys, unpaced(LIMITS.warm, IN_FLIGHT));
-        [unpaced(REQUESTS, IN_FLIGHT), paced].map(|load| bench.take(gate, &gated(gate), keys, load))
-    });
+    let [[memory_one, memory, memory_paced], [leases_one, leases, leases_paced]] =
+        crowds.each_ref().map(|Crowd { gate, keys, .. }| {
+            bench.take(gate, &gated(gate), keys, unpaced(LIMITS.warm, IN_FLIGHT));
+            let loads = [unpaced(REQUESTS, 1), unpaced(REQUESTS, IN_FLIGHT), paced];
+            loads.map(|load| bench.take(gate, &gated(gate), keys, load))
+        });
     crowds.into_iter().for_each(|crowd| bench.runtime.block_on(crowd.gate.drain()).unwrap());
     for crowd in bench.compare("with usage", |gate| gate, USAGE) {
         bench.runtime.block_on(crowd.gate.drain()).unwrap();
@@ -223,14 +226,16 @@ fn main() {
     println!("\nMicroseconds of the processor that a request takes, beyond those of the service without limits:");
     print!("{:44} {:>10} {:>8} {:>11} {:>8} {:>8}", "", "requests/s", "gateway", "PostgreSQL", "Valkey", "sum");
     println!("   the script: 64 at a time, one at a time");
-    let scripts = [&many, &one].map(|taken| taken.beyond(&bare_fast).0.sum());
+    let scripts = [many.beyond(&bare_fast).0.sum(), one.beyond(&bare_one).0.sum()];
     let times = |cost: f64| format!("{:6.1} and {:.1} times that", scripts[0] / cost, scripts[1] / cost);
     for (name, taken, bare) in [
-        ("a script a request, one at a time", &one, &bare_fast),
+        ("a script a request, one at a time", &one, &bare_one),
         ("a script a request, 64 at a time", &many, &bare_fast),
-        ("the layer on memory", &memory, &bare_fast),
+        ("the layer on memory, one at a time", &memory_one, &bare_one),
+        ("the layer on memory, 64 at a time", &memory, &bare_fast),
         ("the layer on memory, at the script's pace", &memory_paced, &bare_paced),
-        ("leases", &leases, &bare_fast),
+        ("leases, one at a time", &leases_one, &bare_one),
+        ("leases, 64 at a time", &leases, &bare_fast),
         ("leases, at the script's pace", &leases_paced, &bare_paced),
     ] {
         let cost = taken.beyond(bare);
@@ -238,7 +243,8 @@ fn main() {
     }
     println!("\nWhat limits cost that nodes share, beyond the same layer on memory:");
     for (name, leases, memory, bare) in [
-        ("leases", &leases, &memory, &bare_fast),
+        ("leases, one at a time", &leases_one, &memory_one, &bare_one),
+        ("leases, 64 at a time", &leases, &memory, &bare_fast),
         ("leases, at the script's pace", &leases_paced, &memory_paced, &bare_paced),
     ] {
         let more = leases.beyond(bare).0.sum() - memory.beyond(bare).0.sum();
