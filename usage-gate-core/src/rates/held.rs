@@ -457,7 +457,7 @@ mod tests {
         let mut world = World::new(RateTerms { units: 1, seconds: 1, burst: 1 });
         for _ in 0..5 {
             assert!(world.request(1));
-            world.wait(1_130 * MILLI);
+            world.wait(1_200 * MILLI);
         }
     }
 

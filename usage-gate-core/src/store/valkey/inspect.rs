@@ -31,7 +31,8 @@ impl ValkeyStore {
     /// Asks the server what it is.
     ///
     /// # Errors
-    /// [`Unusable`](crate::store::StoreErrorKind::Unusable) if it cannot keep rates: it is too old, may delete counters, or hides its incarnation from scripts;
+    /// [`Unusable`](crate::store::StoreErrorKind::Unusable) if it cannot keep rates: it is too old or of a cluster, may delete counters, or hides its incarnation from
+    /// scripts;
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) if it is away.
     pub async fn inspect(&self) -> Result<ValkeyReport, StoreError> {
         let mut asked = redis::pipe();
@@ -51,6 +52,12 @@ impl ValkeyStore {
             && version < OLDEST
         {
             let found = format!("it is version {version}, and must be Valkey, or Redis {OLDEST} or newer");
+            return Err(StoreError::unusable(WHAT, found));
+        }
+        // As Redis and as Valkey call it.
+        if ["redis_mode", "server_mode"].iter().any(|mode| line(&server, mode) == Some("cluster")) {
+            let found = "it is one of the servers of a cluster, and this speaks to a single one: name a server that stands alone, or do without Valkey, and PostgreSQL \
+                         keeps the rates";
             return Err(StoreError::unusable(WHAT, found));
         }
         let policy = pair(&policy).map(|(_, policy)| policy);

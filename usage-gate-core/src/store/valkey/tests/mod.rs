@@ -186,6 +186,20 @@ async fn a_server_that_may_delete_counters_or_hides_its_incarnation_is_refused()
 }
 
 #[tokio::test]
+async fn a_server_of_a_cluster_is_refused() {
+    // It writes down which servers it knows.
+    let folder = std::env::temp_dir().join(format!("usage-gate-valkey-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let options = ["--cluster-enabled", "yes", "--dir", folder.to_str().unwrap()].map(str::to_owned);
+    let server = Server::start_with(options.to_vec()).await;
+    let refused = ValkeyStore::options(&server.url()).open().await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Unusable);
+    assert!(std::error::Error::source(&refused).unwrap().to_string().contains("cluster"));
+    drop(server);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_not_repeated_for_ever() {
     let server = Server::start().await;
     server.command(&["CONFIG", "SET", "requirepass", "right"]).await;

@@ -8,14 +8,20 @@ use std::time::Duration;
 pub(super) struct Server {
     child: Option<Child>,
     port: u16,
+    options: Vec<String>,
 }
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::start_with(Vec::new()).await
+    }
+
+    /// With options of the command line.
+    pub(super) async fn start_with(options: Vec<String>) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let port = free.local_addr().expect("an address").port();
         drop(free);
-        let mut server = Self { child: None, port };
+        let mut server = Self { child: None, port, options };
         server.start_again().await;
         server
     }
@@ -48,6 +54,7 @@ impl Server {
                 "--enable-debug-command",
                 "local",
             ])
+            .args(&self.options)
             .stdout(Stdio::null())
             .spawn()
             .expect("valkey-server or redis-server: run tests/install-servers");
