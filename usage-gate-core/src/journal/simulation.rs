@@ -350,6 +350,7 @@ fn a_life_that_is_not_killed_needs_no_recovery() {
 /// Power that goes while a stream is sealed: what is called sealed is there.
 #[test]
 fn b5_a_seal_that_loses_its_power_ends_nothing_that_is_not_there() {
+    crash::count_syncs();
     for seed in 0..2_000 {
         let mut dice = Dice::new(seed);
         let world = World::new(seed, Broken::Nothing);

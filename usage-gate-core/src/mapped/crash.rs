@@ -12,6 +12,7 @@ thread_local! {
     static DEAD: Cell<bool> = const { Cell::new(false) };
     static TAKEN: Cell<u64> = const { Cell::new(0) };
     static FAILING: Cell<u64> = const { Cell::new(0) };
+    static COUNTS_SYNCS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What unwinds the stack of a process that was killed.
@@ -47,7 +48,15 @@ pub(crate) fn fail_syncs(which: u64) {
     FAILING.set(which);
 }
 
+/// Has this thread's syncs count as steps: a life may then end between a store and the sync behind it.
+pub(crate) fn count_syncs() {
+    COUNTS_SYNCS.set(true);
+}
+
 pub(super) fn sync() -> io::Result<()> {
+    if COUNTS_SYNCS.get() && !step() {
+        return Err(io::Error::other("the process has ended"));
+    }
     let failing = FAILING.replace(FAILING.get() >> 1);
     if DEAD.get() || failing & 1 == 1 { Err(io::Error::other("the disk is away")) } else { Ok(()) }
 }
